@@ -1,0 +1,173 @@
+"""Settings of one installation: a TOML file over defaults, and a few environment variables.
+
+Read once, at the entrance, and passed down.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from contracts.errors import SettingsError
+
+HOME_VARIABLE = "AMALGAM_HOME"
+CONFIG_VARIABLE = "AMALGAM_CONFIG"
+DEMO_VARIABLE = "AMALGAM_DEMO"
+DEFAULT_HOME = "./var"
+
+
+class _Section(BaseModel, frozen=True, extra="forbid"):
+    """A table of the settings file; unknown keys are refused."""
+
+
+class ShopSettings(_Section):
+    """Facts about the shop."""
+
+    currency: str = "EUR"
+    """The one currency of all prices (ISO 4217)."""
+
+
+class IntakeSettings(_Section):
+    """How files come in."""
+
+    chunk_rows: PositiveInt = 200_000
+    """Rows validated and appended at a time: bounds memory."""
+    landing_retention_days: NonNegativeInt = 0
+    """Days a landed file is kept after ingest; 0 deletes it at once."""
+
+
+class MonitorSettings(_Section):
+    """Windows and thresholds of drift."""
+
+    window_days: PositiveInt = 14
+    """Length of the current window, and of the reference window before the release's data end."""
+    minimum_rows: PositiveInt = 500
+    """Fewer rows than this in a window, and no verdict is given."""
+    psi_threshold: PositiveFloat = 0.1
+    """Population stability index at or above which a column has drifted."""
+    drifted_share: PositiveFloat = 0.3
+    """Share of columns drifted from which the verdict is drift."""
+    cooldown_days: NonNegativeInt = 3
+    """Days after a release's data end in which drift does not start a retraining."""
+
+
+class ServiceSettings(_Section):
+    """The HTTP service."""
+
+    host: str = "127.0.0.1"
+    port: PositiveInt = 3000
+    workers: PositiveInt = 1
+    candidates: PositiveInt = 300
+    """Candidates ranked per request, over all retrievers."""
+    poll_seconds: PositiveFloat = 0.5
+    """How often a worker looks at the champion and snapshot pointers."""
+    journal_segment_rows: PositiveInt = 1_000
+    """Events after which a worker closes its journal segment, for ingest to take."""
+
+
+class OperationsSettings(_Section):
+    """Ports and schedules (cron, UTC) of what `amalgam up` runs."""
+
+    prefect_port: PositiveInt = 4200
+    evidently_port: PositiveInt = 8001
+    ingest_cron: str = "*/5 * * * *"
+    materialize_cron: str = "2,32 * * * *"
+    train_cron: str = "0 3 * * 1"
+    monitor_cron: str = "0 2 * * *"
+
+
+class Settings(_Section):
+    """Everything an installation can choose.
+
+    `training` and `retrievers` are checked by the strict loader of models.
+    """
+
+    home: Path
+    """The one folder that everything written at run time lies under."""
+    demo: bool = False
+    """Public key for pseudonyms, no API keys: for looking around only."""
+    shop: ShopSettings = ShopSettings()
+    intake: IntakeSettings = IntakeSettings()
+    monitor: MonitorSettings = MonitorSettings()
+    service: ServiceSettings = ServiceSettings()
+    operations: OperationsSettings = OperationsSettings()
+    training: dict[str, Any] = Field(default_factory=dict)
+    retrievers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @property
+    def landing(self) -> Path:
+        """Files that wait to be ingested."""
+        return self.home / "landing"
+
+    @property
+    def lake(self) -> Path:
+        """Delta tables."""
+        return self.home / "lake"
+
+    @property
+    def features(self) -> Path:
+        """Feature rows, the Feast registry and online store, catalogue snapshots."""
+        return self.home / "features"
+
+    @property
+    def journal(self) -> Path:
+        """Events the service took, until ingest has them."""
+        return self.home / "journal"
+
+    @property
+    def registry(self) -> Path:
+        """Releases, the champion pointer, the audit log."""
+        return self.home / "registry"
+
+    @property
+    def prefect(self) -> Path:
+        """Prefect's own database and logs."""
+        return self.home / "prefect"
+
+    @property
+    def reports(self) -> Path:
+        """Pages and figures for people."""
+        return self.home / "reports"
+
+
+def load_settings(
+    config: Path | None = None, *, home: Path | None = None, demo: bool | None = None
+) -> Settings:
+    """Read settings: arguments over environment over the file over defaults.
+
+    Without `config`, AMALGAM_CONFIG names the file, if set. `home` is made absolute; nothing is
+    created.
+
+    Raises:
+        SettingsError: the file is missing, not TOML, or holds an unknown key or a wrong value.
+    """
+    chosen = config or (Path(value) if (value := os.environ.get(CONFIG_VARIABLE)) else None)
+    values: dict[str, Any] = _read_toml(chosen) if chosen else {}
+    for forbidden in ("home", "demo"):
+        if forbidden in values:
+            raise SettingsError(
+                f"{chosen}: '{forbidden}' is not set in a file; use {HOME_VARIABLE} or --demo"
+            )
+    values["home"] = (
+        (home or Path(os.environ.get(HOME_VARIABLE) or DEFAULT_HOME)).expanduser().resolve()
+    )
+    values["demo"] = os.environ.get(DEMO_VARIABLE) == "1" if demo is None else demo
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"{chosen or 'settings'}: {name} = {first['input']!r}: {first['msg']}"
+        ) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {path} is not TOML: {error}") from None
