@@ -47,7 +47,7 @@ class MonitorSettings(_Section):
     """Fewer rows than this in a window, and no verdict is given."""
     psi_threshold: PositiveFloat = 0.1
     """Population stability index at or above which a column has drifted."""
-    drifted_share: PositiveFloat = 0.3
+    drifted_share: PositiveFloat = 0.2
     """Share of columns drifted from which the verdict is drift."""
     cooldown_days: NonNegativeInt = 3
     """Days after a release's data end in which drift does not start a retraining."""

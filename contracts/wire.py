@@ -14,7 +14,9 @@ EventType = Literal[
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 class RecentEvent(_Body):
@@ -131,6 +133,8 @@ class ReleaseResponse(_Body):
     data_end: datetime | None = None
     serves: str | None = None
     retrievers: list[str] = []
+    states: str = "feature_store"
+    """Where shoppers' histories are: `feature_store`, or `memory` (a Bento alone: this worker's, until it ends)."""
 
 
 class ErrorDetail(_Body):
