@@ -1,0 +1,143 @@
+"""Keeps the newest engine: watches the pointers, loads the new beside the old, warms it, swaps one
+reference.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+from services.engine import Engine, Release
+from services.shelf import Shelf
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 30.0
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What answers now; `error` says why what the pointers want (`wanted`) could not be loaded."""
+
+    engine: Engine
+    loaded_at: datetime | None
+    wanted: str | None
+    error: str | None
+
+
+class _Watched(Generic[Part]):
+    """One part by version: the newest that loads is kept; one that fails is tried again after a
+    while.
+    """
+
+    def __init__(
+        self, name: str, wanted: Callable[[], str | None], load: Callable[[str], Part]
+    ) -> None:
+        self.name = name
+        self.part: Part | None = None
+        self.version: str | None = None
+        self.wanted: str | None = None
+        self.error: str | None = None
+        self._wanted = wanted
+        self._load = load
+        self._retry_at = 0.0
+
+    def poll(self) -> bool:
+        """Load what is wanted, unless it is there; say whether the part or its error changed."""
+        try:
+            wanted = self._wanted()
+            if wanted is None or wanted == self.version:
+                changed, self.error, self.wanted = self.error is not None, None, wanted
+                return changed
+            if wanted == self.wanted and time.monotonic() < self._retry_at:
+                return False
+            self.wanted = wanted
+            self.part = self._load(wanted)
+        # Whatever is wrong with the new part, the old one goes on answering.
+        except Exception as error:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            changed, self.error = str(error) != self.error, f"{type(error).__name__}: {error}"
+            log.exception("%s %s does not load; %s stays", self.name, self.wanted, self.version)
+            return changed
+        self.version, self.error = wanted, None
+        return True
+
+
+class Holder:
+    """Holds one engine and replaces it when a pointer moves; `current` is one reference, read once
+    a request.
+
+    `published` is told of every change, after it (it writes the worker's report); `withdrawn` of
+    the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        wanted_release: Callable[[], str | None],
+        load_release: Callable[[str], Release],
+        wanted_shelf: Callable[[], str | None],
+        load_shelf: Callable[[str], Shelf],
+        make_engine: Callable[[Release | None, Shelf | None], Engine],
+        published: Callable[[Held], None],
+        withdrawn: Callable[[], None],
+        poll_seconds: float,
+    ) -> None:
+        self._release = _Watched("release", wanted_release, load_release)
+        self._shelf = _Watched("snapshot", wanted_shelf, load_shelf)
+        self._make_engine = make_engine
+        self._published = published
+        self._withdrawn = withdrawn
+        self._poll_seconds = poll_seconds
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.current = Held(make_engine(None, None), None, None, None)
+
+    def start(self) -> None:
+        """Load what there is, then watch from a thread of its own."""
+        self.poll(first=True)
+        self._thread = threading.Thread(target=self._watch, name="holder", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what is held goes on answering."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._withdrawn()
+
+    def poll(self, *, first: bool = False) -> None:
+        """Look at both pointers once."""
+        release_before, shelf_before = self._release.version, self._shelf.version
+        changed = [self._shelf.poll(), self._release.poll()]
+        if not any(changed) and not first:
+            return
+        moved = (release_before, shelf_before) != (self._release.version, self._shelf.version)
+        held = replace(
+            self.current,
+            wanted=self._release.wanted,
+            error=self._release.error or self._shelf.error,
+        )
+        if moved:
+            try:
+                engine = self._make_engine(self._release.part, self._shelf.part)
+                engine.warm()
+                held = replace(held, engine=engine, loaded_at=datetime.now(UTC))
+            # It loads but does not answer: the old engine stays, and the report says why.
+            except Exception as error:
+                log.exception("release %s does not answer; the old stays", self._release.version)
+                held = replace(held, error=f"{type(error).__name__}: {error}")
+        self.current = held
+        self._published(held)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._poll_seconds):
+            try:
+                self.poll()
+            # E.g. a full disk that takes no report: the next poll may find room.
+            except Exception:
+                log.exception("the pointers could not be followed")

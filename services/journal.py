@@ -1,0 +1,185 @@
+"""Append-only segments of JSON lines: what a worker took (events) and answered (predictions).
+
+A segment being written is `<kind>-<pid>-<boot>-<n>.jsonl.open` under an exclusive flock; closing it
+drops the `.open`. So whoever reads the folder takes closed segments, and open ones whose writer is
+dead (no lock). A torn last line was never acknowledged.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from contracts.atomic import sync_folder
+from contracts.errors import UnavailableError
+
+log = logging.getLogger(__name__)
+
+CLOSE_AFTER_SECONDS = 5.0
+BUFFERED_ROWS = 100_000
+REMEMBERED_IDS = 100_000
+Kind = Literal["events", "predictions"]
+
+
+class Journal:
+    """Segments of one kind, written by this process alone; safe to use from several threads.
+
+    `rows` closes a segment by size. `tick`, called every so often, closes one by age, so that a
+    quiet shop's events reach the lake too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: Kind,
+        *,
+        boot: str,
+        rows: int,
+        close_after_seconds: float = CLOSE_AFTER_SECONDS,
+    ) -> None:
+        self._folder = folder
+        self._kind = kind
+        self._boot = boot
+        self._rows = rows
+        self._close_after = close_after_seconds
+        self._lock = threading.Lock()
+        self._segment: _Segment | None = None
+        self._count = 0
+        self._buffer: list[dict[str, Any]] = []
+        self._dropped = 0
+
+    def append(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Write the lines; when it returns they are on disk (fsync).
+
+        Raises:
+            UnavailableError: the disk refused them; nothing of them stays in the segment.
+        """
+        with self._lock:
+            self._write(lines, durable=True)
+
+    def buffer(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Keep the lines for the next `tick`: cheap, and lost when the process is killed.
+
+        Past BUFFERED_ROWS that no tick could write, the newest are dropped and counted in the log.
+        """
+        with self._lock:
+            for line in lines:
+                if len(self._buffer) < BUFFERED_ROWS:
+                    self._buffer.append(line)
+                else:
+                    self._dropped += 1
+
+    def tick(self) -> None:
+        """Write what is buffered; close a segment that is old. A full disk is logged only."""
+        with self._lock:
+            try:
+                self._flush()
+                segment = self._segment
+                if segment and time.monotonic() - segment.opened >= self._close_after:
+                    self._rotate()
+            except (OSError, UnavailableError) as error:
+                log.error("%s journal: %s", self._kind, error)
+
+    def close(self) -> None:
+        """Write what is buffered and close the segment."""
+        with self._lock:
+            self._flush()
+            self._rotate()
+
+    def _flush(self) -> None:
+        if self._dropped:
+            log.error("%s journal: %d rows were dropped", self._kind, self._dropped)
+            self._dropped = 0
+        if self._buffer:
+            self._write(self._buffer, durable=False)
+            self._buffer = []
+
+    def _write(self, lines: Sequence[dict[str, Any]], *, durable: bool) -> None:
+        text = "".join(
+            json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines
+        )
+        try:
+            if self._segment is None:
+                self._count += 1
+                name = f"{self._kind}-{os.getpid()}-{self._boot}-{self._count}.jsonl"
+                self._segment = _Segment(self._folder, name)
+            self._segment.write(text.encode(), rows=len(lines), durable=durable)
+        except OSError as error:
+            raise UnavailableError(
+                f"the {self._kind} journal in {self._folder} cannot be written: {error}; "
+                "free space or mend the folder, then send the request again"
+            ) from None
+        if self._segment.rows >= self._rows:
+            self._rotate()
+
+    def _rotate(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.close()
+
+
+class _Segment:
+    """One open file; it appears in the folder locked."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.rows = 0
+        self.opened = time.monotonic()
+        self._final = folder / name
+        self._open = folder / f"{name}.open"
+        hidden = folder / f".{name}"
+        self._handle = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(hidden, self._open)
+            sync_folder(folder)
+        except OSError:
+            os.close(self._handle)
+            hidden.unlink(missing_ok=True)
+            raise
+
+    def write(self, data: bytes, *, rows: int, durable: bool) -> None:
+        """Append whole, or leave the file as it was and raise OSError."""
+        size = os.fstat(self._handle).st_size
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._handle, view) :]
+            if durable:
+                os.fdatasync(self._handle)
+        except OSError:
+            os.ftruncate(self._handle, size)
+            raise
+        self.rows += rows
+
+    def close(self) -> None:
+        """Make it durable, give it its final name, and let go of the lock."""
+        os.fsync(self._handle)
+        os.rename(self._open, self._final)
+        sync_folder(self._final.parent)
+        os.close(self._handle)
+
+
+class RecentIds:
+    """The ids taken last, at most `capacity`: what makes a repeated POST harmless."""
+
+    def __init__(self, capacity: int = REMEMBERED_IDS) -> None:
+        self._capacity = capacity
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, event_id: str) -> bool:
+        return event_id in self._ids
+
+    def add(self, event_ids: Iterable[str]) -> None:
+        """Remember ids; the ones seen longest ago are forgotten first."""
+        for event_id in event_ids:
+            self._ids[event_id] = None
+            self._ids.move_to_end(event_id)
+        while len(self._ids) > self._capacity:
+            self._ids.popitem(last=False)

@@ -1,0 +1,247 @@
+"""What one worker does, without HTTP: joins engine, shopper states and journals."""
+
+import hashlib
+import logging
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from contracts import columns as c
+from contracts.events import EVENT_CODES
+from contracts.pseudonyms import Pseudonymiser
+from contracts.state import EMPTY_STATE, UserState
+from contracts.wire import (
+    Event,
+    EventsRequest,
+    EventsResponse,
+    RecommendRequest,
+    RecommendResponse,
+    ReleaseResponse,
+)
+from features.state import StateEvent
+from services.engine import Answer, Engine, micros
+from services.holder import Holder
+from services.journal import Journal, RecentIds
+from services.problems import NoReleaseError
+from services.shoppers import ShopperEvent, Shoppers
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+COMPLAIN_SECONDS = 60.0
+FUTURE_TOLERANCE = timedelta(minutes=5)
+SERVICE = "service"
+Clock = Callable[[], datetime]
+
+
+class Serving:
+    """One worker's parts. `take` and `recommend` may be called from several threads."""
+
+    def __init__(
+        self,
+        *,
+        holder: Holder,
+        shoppers: Shoppers,
+        pseudonymiser: Pseudonymiser,
+        events: Journal,
+        predictions: Journal,
+        clock: Clock,
+        states: str,
+    ) -> None:
+        self._holder = holder
+        self._shoppers = shoppers
+        self._pseudonymiser = pseudonymiser
+        self._events = events
+        self._predictions = predictions
+        self._clock = clock
+        self._states = states
+        self._recent = RecentIds()
+        self._taking = threading.Lock()
+        self._complain_at = 0.0
+        self._stop = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="journal", daemon=True)
+
+    def start(self) -> None:
+        """Load what there is to serve, and start the threads."""
+        self._holder.start()
+        self._ticker.start()
+
+    def close(self) -> None:
+        """End the threads and close the journals."""
+        self._stop.set()
+        self._ticker.join()
+        self._holder.stop()
+        self._events.close()
+        self._predictions.close()
+        self._shoppers.close()
+
+    def recommend(self, request: RecommendRequest) -> RecommendResponse:
+        """Answer one request from the engine of this moment; log what was answered.
+
+        Raises:
+            NoReleaseError: there is neither a release nor a snapshot.
+        """
+        engine = self._holder.current.engine
+        user, session = self._people(request.user_id, request.session_id)
+        now = request.at.astimezone(UTC) if request.at else self._clock()
+        answer = engine.recommend(request, self._state(user, session), now)
+        request_id = uuid.uuid4().hex
+        self._predictions.buffer(_prediction_lines(engine, answer, request_id, user, session, now))
+        return engine.response(answer, request_id)
+
+    def take(self, request: EventsRequest) -> EventsResponse:
+        """Journal the events that are new, then let the shoppers' next answers see them.
+
+        Raises:
+            UnavailableError: the journal cannot be written; nothing was taken.
+        """
+        now = self._clock()
+        lines = [self._line(event, now) for event in request.events]
+        with self._taking:
+            new: dict[str, dict[str, Any]] = {}
+            for line in lines:
+                if line[c.EVENT_ID] not in self._recent:
+                    new.setdefault(line[c.EVENT_ID], line)
+            if new:
+                self._events.append(list(new.values()))
+                self._recent.add(new)
+        self._advance(list(new.values()), now)
+        return EventsResponse(accepted=len(new), duplicates=len(lines) - len(new))
+
+    def release(self) -> ReleaseResponse:
+        """Say what the answers come from."""
+        held = self._holder.current
+        release = held.engine.release
+        card = release.card if release else {}
+        return ReleaseResponse.model_validate({
+            "release": held.engine.version,
+            "snapshot": held.engine.snapshot,
+            "created": card.get("created"),
+            "data_end": card.get("data_end"),
+            "serves": release.recommender.serves if release else None,
+            "retrievers": list(release.recommender.stage.names) if release else [],
+            "states": self._states,
+        })
+
+    def need_release(self) -> str:
+        """Return the release that is loaded; raise NoReleaseError before the first."""
+        held = self._holder.current
+        if held.engine.release is None:
+            why = f" ({held.error})" if held.error else ""
+            raise NoReleaseError(
+                f"no release is loaded yet{why}; promote one: amalgam promote VERSION"
+            )
+        return held.engine.version
+
+    def _people(self, user: str | None, session: str | None) -> tuple[str | None, str | None]:
+        """Return pseudonyms: raw ids go no further than here; blank ids are nobody's."""
+        one = self._pseudonymiser.one
+        user, session = (user or "").strip(), (session or "").strip()
+        return (
+            one(user, "user") if user else None,
+            one(session, "session") if session else None,
+        )
+
+    def _state(self, user: str | None, session: str | None) -> UserState:
+        if user is None and session is None:
+            return EMPTY_STATE
+        try:
+            return self._shoppers.state(user, session)
+        # The store is down or not made yet: the request's own events still count.
+        except Exception as error:
+            self._complain("read", error)
+            return EMPTY_STATE
+
+    def _line(self, event: Event, now: datetime) -> dict[str, Any]:
+        """Return an event as the journal keeps it: columns of `interactions`, ids pseudonyms."""
+        user, session = self._people(event.user_id, event.session_id)
+        at = (event.event_timestamp or now).astimezone(UTC)
+        line: dict[str, Any] = {
+            c.USER_ID: user,
+            c.SESSION_ID: session,
+            c.ITEM_ID: event.item_id,
+            c.EVENT_TYPE: event.event_type,
+            c.EVENT_TIMESTAMP: at.isoformat(timespec="microseconds"),
+            c.QUANTITY: event.quantity,
+            c.PRICE: event.price,
+            c.RATING: event.rating,
+            c.REQUEST_ID: event.request_id,
+            c.SOURCE: SERVICE,
+        }
+        content = "\x1f".join(f"{name}={value!r}" for name, value in line.items())
+        line[c.EVENT_ID] = event.event_id or hashlib.sha256(content.encode()).hexdigest()[:32]
+        return line
+
+    def _advance(self, lines: Sequence[dict[str, Any]], now: datetime) -> None:
+        """Add journaled events to their shoppers' states.
+
+        One dated in the future is left to the validation gate: it would be newer than all that
+        follow, and the store never lets an older state win.
+        """
+        events = [_shopper_event(line) for line in lines]
+        latest = micros(now + FUTURE_TOLERANCE)
+        events = [event for event in events if event.event.time_us <= latest]
+        try:
+            if events:
+                self._shoppers.add(events)
+        # They are safe in the journal, and come to the states with the next materialize.
+        except Exception as error:
+            self._complain("written", error)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        """Log a failing state store, at most once in COMPLAIN_SECONDS."""
+        if time.monotonic() >= self._complain_at:
+            self._complain_at = time.monotonic() + COMPLAIN_SECONDS
+            log.error("shopper states cannot be %s, going on without: %r", what, error)
+
+    def _tick(self) -> None:
+        while not self._stop.wait(TICK_SECONDS):
+            self._events.tick()
+            self._predictions.tick()
+
+
+def _shopper_event(line: dict[str, Any]) -> ShopperEvent:
+    price = line[c.PRICE]
+    event = StateEvent(
+        item_id=line[c.ITEM_ID],
+        event_type=EVENT_CODES[line[c.EVENT_TYPE]],
+        time_us=micros(datetime.fromisoformat(line[c.EVENT_TIMESTAMP])),
+        price=math.nan if price is None else price,
+        event_id=line[c.EVENT_ID],
+    )
+    return ShopperEvent(line[c.USER_ID], line[c.SESSION_ID], event)
+
+
+def _prediction_lines(
+    engine: Engine,
+    answer: Answer,
+    request_id: str,
+    user: str | None,
+    session: str | None,
+    now: datetime,
+) -> list[dict[str, Any]]:
+    """Return one line a place, as the columns of `prediction_log`; nothing is explored, so
+    propensity is 1.
+    """
+    return [
+        {
+            c.REQUEST_ID: request_id,
+            c.POSITION: position,
+            c.USER_ID: user,
+            c.SESSION_ID: session,
+            c.ITEM_ID: place.item_id,
+            c.SCORE: place.score,
+            c.BASE_SCORES: place.base_scores,
+            c.RELEASE: engine.version,
+            c.SNAPSHOT: engine.snapshot,
+            c.RUNG: answer.rung,
+            c.EXPERIMENT_ARM: None,
+            c.PROPENSITY: 1.0,
+            c.EVENT_TIMESTAMP: now.isoformat(timespec="microseconds"),
+        }
+        for position, place in enumerate(answer.places, start=1)
+    ]

@@ -1,0 +1,117 @@
+"""A catalogue snapshot as arrays: what may be shown, its features, and what is popular in each
+segment.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts import columns as c
+from models.base import PAD, IntArray
+from models.data import ItemIndex
+from models.ranking.inputs import ItemFeatures
+
+if TYPE_CHECKING:
+    from features.snapshot import Snapshot
+
+SEGMENT_SEPARATOR = " > "
+ANY_DAY = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """S items of one snapshot, by place (their order in the snapshot).
+
+    features   (S, F) float32, columns `feature_names`     available   (S,) bool
+    segments   (S,) int32, code of the top category, -1 where the item has none
+    popular    (S,) int32, places of the available items first, the most wanted of them first
+    """
+
+    id: str
+    now: datetime
+    index: ItemIndex
+    titles: tuple[str, ...]
+    prices: NDArray[np.float64]
+    available: NDArray[np.bool_]
+    feature_names: tuple[str, ...]
+    features: NDArray[np.float32]
+    segments: IntArray
+    popular: IntArray
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Place of each item id."""
+        return {item_id: place for place, item_id in enumerate(self.index.item_ids)}
+
+    def features_of(self, index: ItemIndex) -> ItemFeatures:
+        """Return the features aligned with a release's items, for whatever moment is asked.
+
+        They are of the snapshot's midnight, also for a request about an earlier or a later moment:
+        the snapshot is what is known. Items that the snapshot does not hold are NaN.
+        """
+        places = self.index.lookup(index.item_ids)
+        values = self.features[np.maximum(places, 0)]
+        values[places == PAD] = np.nan
+        return ItemFeatures(self.feature_names, np.asarray([ANY_DAY]), values[None])
+
+    def available_of(self, index: ItemIndex) -> NDArray[np.bool_]:
+        """Return which of a release's items may be shown, (I,): those the snapshot has on sale."""
+        places = self.index.lookup(index.item_ids)
+        shown: NDArray[np.bool_] = self.available[np.maximum(places, 0)] & (places != PAD)
+        return shown
+
+    def segment_of(self, item_ids: list[str]) -> int:
+        """Return the segment most of a history's items are of, -1 without any; ties to the newest
+        item.
+        """
+        places = self.index.lookup(item_ids)
+        codes = self.segments[places[places != PAD]]
+        codes = codes[codes >= 0]
+        if len(codes) == 0:
+            return -1
+        counts = np.bincount(codes)
+        best = np.flatnonzero(counts == counts.max())
+        return next(int(code) for code in codes[::-1] if code in best)
+
+    def popular_in(self, segment: int) -> IntArray:
+        """Return the places of a segment's available items, the most wanted first."""
+        chosen: IntArray = self.popular[self.segments[self.popular] == segment]
+        return chosen
+
+
+def load_shelf(snapshot: "Snapshot") -> Shelf:
+    """Read a published snapshot; raises CorruptError when its file is not what was published."""
+    from features.items import ITEM_FEATURES
+    from features.snapshot import feature_matrix
+
+    items = snapshot.items()
+    available = items[c.AVAILABLE].to_numpy()
+    order = np.lexsort((
+        np.arange(items.num_rows),  # ties in the snapshot's order: by item id
+        -items[c.POPULARITY_28D].to_numpy(),
+        -items[c.POPULARITY_7D].to_numpy(),
+    ))
+    return Shelf(
+        id=snapshot.id,
+        now=snapshot.now,
+        index=ItemIndex(tuple(items[c.ITEM_ID].to_pylist())),
+        titles=tuple(items[c.TITLE].to_pylist()),
+        prices=items[c.PRICE].to_numpy(),
+        available=available,
+        feature_names=tuple(ITEM_FEATURES),
+        features=feature_matrix(items),
+        segments=_segments(items[c.CATEGORY].to_pylist()),
+        popular=order[available[order]].astype(np.int32),
+    )
+
+
+def _segments(categories: list[str]) -> IntArray:
+    tops = np.asarray([path.split(SEGMENT_SEPARATOR)[0].strip() for path in categories], object)
+    names, codes = np.unique(tops.astype(str), return_inverse=True)
+    segments: IntArray = codes.astype(np.int32)
+    segments[names[codes] == ""] = -1
+    return segments

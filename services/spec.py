@@ -1,0 +1,51 @@
+"""The one OpenAPI document: BentoML's merged one, with our bodies, our error shape and our keys."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from contracts.wire import ErrorResponse
+
+TEMPLATE = "#/components/schemas/{model}"
+Body = type[BaseModel]
+
+
+def finished_spec(merged: dict[str, Any], posts: Mapping[str, tuple[Body, Body]]) -> dict[str, Any]:
+    """Return BentoML's merged document finished.
+
+    `posts` is path -> (request, response). BentoML generates their schemas from copies it renames,
+    and knows no examples; here they are as contracts/wire.py has them. Its makers' address goes.
+    """
+    spec: dict[str, Any] = json.loads(json.dumps(merged))
+    spec["info"].pop("contact", None)
+    components = spec.setdefault("components", {})
+    models = [model for pair in posts.values() for model in pair] + [ErrorResponse]
+    _, own = models_json_schema([(m, "validation") for m in models], ref_template=TEMPLATE)
+    components.setdefault("schemas", {}).update(own["$defs"])
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for path, methods in spec["paths"].items():
+        for operation in methods.values():
+            if path in posts:
+                asked, answered = posts[path]
+                operation["requestBody"] = {"required": True, "content": _content(asked)}
+                operation["responses"]["200"] = {"description": "OK", "content": _content(answered)}
+            if path.startswith("/v1/"):
+                operation["security"] = [{"bearer": []}, {"key": []}]
+                _document_errors(operation, ("400", "401", "422", "500", "503"))
+    return spec
+
+
+def _document_errors(operation: dict[str, Any], statuses: Sequence[str]) -> None:
+    kept = {status: told for status, told in operation["responses"].items() if status < "400"}
+    told = {"description": "Error", "content": _content(ErrorResponse)}
+    operation["responses"] = kept | dict.fromkeys(statuses, told)
+
+
+def _content(model: Body) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": TEMPLATE.format(model=model.__name__)}}}

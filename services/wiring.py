@@ -1,0 +1,178 @@
+"""Joins the parts of a worker from the settings: of an installation's home, or of a Bento alone."""
+
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from contracts.errors import NotFoundError, SettingsError
+from contracts.pseudonyms import Pseudonymiser
+from contracts.settings import Settings
+from services.engine import Engine, Release, load_release
+from services.front_door import check_environment
+from services.holder import Held, Holder
+from services.journal import Journal
+from services.registry import BUNDLE, Releases, read_card
+from services.serving import Serving
+from services.shelf import Shelf, load_shelf
+from services.shoppers import Logins, MemoryStates, Shoppers, StateStore
+from services.workers import WorkerReport, Workers, process_started
+
+# A prediction log has a line a place; events one an event.
+PREDICTIONS_PER_EVENT = 50
+PREDICTIONS_CLOSE_SECONDS = 30.0
+
+
+def open_serving(settings: Settings, *, bento_models: Sequence[Path] = ()) -> Serving:
+    """Open a worker's parts and start it.
+
+    With a registry in the home, its champion is served and watched, and states are in the feature
+    store. Else, inside a Bento, the Bento's own release is served, and states are in this worker's
+    memory.
+
+    Raises:
+        SettingsError: a key is missing, or a Bento is started in an installation's home.
+    """
+    check_environment(settings)
+    boot = uuid.uuid4().hex[:8]
+    alone = bool(bento_models) and not settings.registry.is_dir()
+    store: StateStore
+    if alone:
+        store = MemoryStates()
+        holder = _bento_holder(settings, bento_models)
+        shoppers = Shoppers(store, Logins(None), None)
+    else:
+        store = _feature_store(settings)
+        holder = _home_holder(settings, boot)
+        logins = Logins(settings.features / "logins.db")
+        shoppers = Shoppers(store, logins, settings.features / ".states.lock")
+    rows = settings.service.journal_segment_rows
+    serving = Serving(
+        holder=holder,
+        shoppers=shoppers,
+        pseudonymiser=Pseudonymiser.from_environment(demo=settings.demo),
+        events=Journal(settings.journal, "events", boot=boot, rows=rows),
+        predictions=Journal(
+            settings.journal,
+            "predictions",
+            boot=boot,
+            rows=rows * PREDICTIONS_PER_EVENT,
+            close_after_seconds=PREDICTIONS_CLOSE_SECONDS,
+        ),
+        clock=_clock(settings, alone=alone),
+        states="memory" if alone else "feature_store",
+    )
+    serving.start()
+    return serving
+
+
+def _feature_store(settings: Settings) -> StateStore:
+    try:
+        from feature_repo.lookup import FeatureLookup
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{settings.home} is an installation's home, but this environment has no feature store "
+            f"({error}); start the installation's own service, or set another AMALGAM_HOME"
+        ) from None
+    return FeatureLookup(settings.features)
+
+
+def _clock(settings: Settings, *, alone: bool) -> Callable[[], datetime]:
+    """Return the worker's clock: UTC; in a demo it runs on from the snapshot, whose data may be
+    old.
+    """
+    if alone or not settings.demo:
+        return lambda: datetime.now(UTC)
+
+    def from_snapshot() -> datetime:
+        if _snapshot_id(settings.features) is None:
+            return datetime.now(UTC)
+        from features.clock import demo_clock
+
+        return demo_clock(settings.features)
+
+    return from_snapshot
+
+
+def _home_holder(settings: Settings, boot: str) -> Holder:
+    """Watch the champion and the snapshot of an installation; report to its registry."""
+    releases, workers = Releases(settings.registry), Workers(settings.registry / "workers")
+    started, address = process_started(), f"{settings.service.host}:{settings.service.port}"
+
+    def wanted_release() -> str | None:
+        pointer = releases.champion()
+        return pointer.version if pointer else None
+
+    def load(version: str) -> Release:
+        return load_release(version, releases.path(version), releases.card(version))
+
+    def published(held: Held) -> None:
+        report = WorkerReport(
+            pid=os.getpid(),
+            boot=boot,
+            started=started,
+            release=held.engine.release.version if held.engine.release else None,
+            snapshot=held.engine.shelf.id if held.engine.shelf else None,
+            loaded_at=held.loaded_at.isoformat() if held.loaded_at else None,
+            address=address,
+            error=held.error,
+            wanted=held.wanted,
+        )
+        workers.write(report)
+
+    return Holder(
+        wanted_release=wanted_release,
+        load_release=load,
+        wanted_shelf=lambda: _snapshot_id(settings.features),
+        load_shelf=lambda _: _load_current(settings.features),
+        make_engine=_engine_maker(settings),
+        published=published,
+        withdrawn=lambda: workers.remove(os.getpid(), boot),
+        poll_seconds=settings.service.poll_seconds,
+    )
+
+
+def _bento_holder(settings: Settings, models: Sequence[Path]) -> Holder:
+    """Hold the one release that a Bento was built with."""
+    bundles = [folder / BUNDLE for folder in models if (folder / BUNDLE).is_dir()]
+    if not bundles:
+        raise NotFoundError("the Bento holds no release; build it again with services.build")
+    card = read_card(bundles[0])
+    version = str(card["version"])
+
+    def nothing(_: str) -> Shelf:
+        raise NotFoundError("a Bento has no catalogue snapshot")
+
+    return Holder(
+        wanted_release=lambda: version,
+        load_release=lambda _: load_release(version, bundles[0], card),
+        wanted_shelf=lambda: None,
+        load_shelf=nothing,
+        make_engine=_engine_maker(settings),
+        published=lambda _: None,
+        withdrawn=lambda: None,
+        poll_seconds=settings.service.poll_seconds,
+    )
+
+
+def _engine_maker(settings: Settings) -> Callable[[Release | None, Shelf | None], Engine]:
+    return lambda release, shelf: Engine(release, shelf, candidates=settings.service.candidates)
+
+
+def _snapshot_id(root: Path) -> str | None:
+    if not (root / "snapshot.json").is_file():
+        return None  # and nothing heavy is imported for it
+    from features.snapshot import current_snapshot
+
+    snapshot = current_snapshot(root)
+    return snapshot.id if snapshot else None
+
+
+def _load_current(root: Path) -> Shelf:
+    from features.snapshot import current_snapshot
+
+    snapshot = current_snapshot(root)
+    if snapshot is None:
+        raise NotFoundError(f"no catalogue snapshot in {root}; publish one: amalgam materialize")
+    return load_shelf(snapshot)

@@ -1,0 +1,44 @@
+"""The small shop, made once a session."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from features.snapshot import current_snapshot
+from features.sources import LakeFiles
+from services.engine import Engine, load_release
+from services.shelf import Shelf, load_shelf
+from tests.services.shop import make_bundle, make_lake, publish
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Where the parts lie. `blend` and `knn` are two bundles that answer differently."""
+
+    files: LakeFiles
+    features: Path
+    blend: Path
+    knn: Path
+
+    def shelf(self) -> Shelf:
+        snapshot = current_snapshot(self.features)
+        assert snapshot is not None
+        return load_shelf(snapshot)
+
+    def engine(self, bundle: str = "blend", *, shelf: bool = True) -> Engine:
+        release = load_release("1", getattr(self, bundle), {})
+        return Engine(release, self.shelf() if shelf else None)
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    root = tmp_path_factory.mktemp("shop")
+    files = make_lake(root / "lake")
+    publish(files, root / "features")
+    return Shop(
+        files=files,
+        features=root / "features",
+        blend=make_bundle(files, root / "blend"),
+        knn=make_bundle(files, root / "knn", "base:item_knn"),
+    )

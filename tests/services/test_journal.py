@@ -1,0 +1,142 @@
+"""The journal: on disk before it returns, closed by size and by age, locked while open."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import UnavailableError
+from services.journal import Journal, RecentIds
+
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from services.journal import Journal
+
+journal = Journal(Path(sys.argv[1]), "events", boot="boot", rows=1000)
+for number in range(10_000):
+    journal.append([{"event_id": str(number)}])
+    sys.stdout.write(f"{number}\\n")
+    sys.stdout.flush()
+"""
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def locked(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def lines(*numbers: int) -> list[dict[str, Any]]:
+    return [{"event_id": str(number), "title": "Łódź"} for number in numbers]
+
+
+def journal(folder: Path, **more: Any) -> Journal:
+    return Journal(folder, "events", **({"boot": "boot", "rows": 3} | more))
+
+
+def test_an_open_segment_is_locked_and_holds_what_was_acknowledged(tmp_path: Path) -> None:
+    written = journal(tmp_path)
+    written.append(lines(1, 2))
+    segment = tmp_path / f"events-{os.getpid()}-boot-1.jsonl.open"
+    assert list(tmp_path.iterdir()) == [segment]
+    assert read(segment) == lines(1, 2)
+    assert locked(segment)
+    written.close()
+    closed = segment.with_suffix("")
+    assert list(tmp_path.iterdir()) == [closed]
+    assert not locked(closed)
+
+
+def test_segments_close_by_size(tmp_path: Path) -> None:
+    written = journal(tmp_path)
+    for number in range(7):
+        written.append(lines(number))
+    names = sorted(path.name.split("-boot-")[1] for path in tmp_path.iterdir())
+    assert names == ["1.jsonl", "2.jsonl", "3.jsonl.open"]
+    found = [line["event_id"] for path in sorted(tmp_path.iterdir()) for line in read(path)]
+    assert found == [str(number) for number in range(7)]
+    written.close()
+
+
+def test_segments_close_by_age(tmp_path: Path) -> None:
+    written = journal(tmp_path, close_after_seconds=0.0)
+    written.append(lines(1))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".open"]
+    written.tick()
+    assert [path.suffix for path in tmp_path.iterdir()] == [".jsonl"]
+    written.tick()
+    written.close()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_buffered_lines_are_written_by_the_tick(tmp_path: Path) -> None:
+    written = journal(tmp_path, rows=100)
+    written.buffer(lines(1, 2))
+    assert list(tmp_path.iterdir()) == []
+    written.tick()
+    assert read(next(tmp_path.iterdir())) == lines(1, 2)
+    written.buffer(lines(3))
+    written.close()
+    assert read(next(tmp_path.iterdir())) == lines(1, 2, 3)
+
+
+def test_a_folder_that_cannot_be_written_refuses_the_events(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("a file where the folder should be")
+    with pytest.raises(UnavailableError, match="cannot be written"):
+        journal(tmp_path / "journal").append(lines(1))
+
+
+def test_a_full_disk_leaves_no_torn_line(tmp_path: Path) -> None:
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from contracts.errors import UnavailableError
+from services.journal import Journal
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+journal = Journal(Path(sys.argv[1]), "events", boot="boot", rows=1000)
+journal.append([{"event_id": "a" * 600}])
+try:
+    journal.append([{"event_id": "b" * 600}])
+except UnavailableError:
+    journal.append([{"event_id": "c"}])
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=60)
+    found = read(next(tmp_path.iterdir()))
+    assert [line["event_id"][0] for line in found] == ["a", "c"]
+
+
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    acknowledged = [process.stdout.readline().strip() for _ in range(50)]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    segment = next(tmp_path.iterdir())
+    assert segment.suffix == ".open"
+    assert not locked(segment)  # orphaned: whoever ingests may take it
+    assert [line["event_id"] for line in read(segment)][:50] == acknowledged
+
+
+def test_recent_ids_forget_the_oldest() -> None:
+    recent = RecentIds(capacity=3)
+    recent.add(["a", "b", "c"])
+    recent.add(["a", "d"])
+    assert [name in recent for name in "abcd"] == [True, False, True, True]
