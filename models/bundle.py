@@ -1,0 +1,254 @@
+"""From a learnt recipe to a release: judged on the test window, then refitted on everything and
+written down.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from contracts import atomic
+from contracts.errors import BadInputError
+from models.artifacts import save_json, write_manifest
+from models.base import IntArray
+from models.data import ItemIndex
+from models.evaluation.champion import CHAMPION, Champion, ChampionResult, compare_champion
+from models.evaluation.compare import (
+    TableResult,
+    TestLists,
+    compare_table,
+    rank_everything,
+    reference_models,
+)
+from models.evaluation.gate import GateVerdict, judge
+from models.evaluation.report import report_page, table_json
+from models.ranking.config import RecipeConfig
+from models.ranking.first_stage import POPULARITY
+from models.ranking.frame import FEATURE_VERSION
+from models.ranking.two_stage import TwoStageRecommender, overlap_at_k
+from models.recipe import (
+    Learned,
+    Options,
+    Prepared,
+    Progress,
+    TrainingInputs,
+    assemble,
+    learn_to_fuse,
+    prepare,
+    query_set,
+    refit_recipe,
+    silent,
+)
+
+METRICS_FILE: Final = "metrics"
+REPORT_FILE: Final = "report.html"
+_OVERLAP_QUERIES: Final = 500
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the test window said. `recommender` was fitted on fit + rank; `metrics` is plain
+    JSON.
+    """
+
+    recommender: TwoStageRecommender
+    verdict: GateVerdict
+    metrics: dict[str, Any]
+
+
+def judge_on_test(
+    prepared: Prepared,
+    learned: Learned,
+    champion: Champion | None = None,
+    progress: Progress = silent,
+) -> Judged:
+    """Refit on fit + rank, rank the test queries with everything, compare, apply the gate. Looks
+    once.
+
+    Raises:
+        RefusedError: a retriever failed on the longer window.
+        BadInputError: no test query has a target on the primary table.
+    """
+    config = prepared.config
+    recommender = assemble(prepared, learned, prepared.roles.rank_end, progress)
+    tested = rank_everything(recommender.stage, learned.fusions.fusions, prepared.test, progress)
+    served = learned.fusions.serves.partition(":")[2]
+    against = _against_champion(prepared, learned, champion, tested, served, progress)
+    results = _tables(prepared, tested, against)
+    primary = results[config.primary_table]
+    if primary.n_queries == 0:
+        raise BadInputError(
+            f"no test query has a target on the table '{config.primary_table}'; "
+            "widen training.test_days"
+        )
+    parts = reference_models(recommender.stage.names)
+    best = primary.best_of(parts)
+    sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
+    verdict = judge(
+        serves=learned.fusions.serves,
+        against_popularity=primary.intervals(POPULARITY, **sampling)[served],
+        best_part=best,
+        against_best_part=primary.intervals(best, **sampling)[served],
+        champion=None if against is None else against.comparison,
+        permuted=learned.permuted,
+        importance=dict(learned.fusions.importance),
+    )
+    metrics = _metrics(prepared, learned, verdict) | {
+        "tables": {name: table_json(result, parts, config) for name, result in results.items()},
+        "score_profile": tested.scores,
+        "champion": None
+        if against is None
+        else {**asdict(against.comparison), "models": against.means},
+    }
+    return Judged(recommender, verdict, metrics)
+
+
+def _against_champion(
+    prepared: Prepared,
+    learned: Learned,
+    champion: Champion | None,
+    tested: TestLists,
+    served: str,
+    progress: Progress,
+) -> ChampionResult | None:
+    if champion is None:
+        return None
+    progress("compare with the champion")
+
+    def refit(config: RecipeConfig, options: Options) -> TwoStageRecommender:
+        # It answers the same queries on the same table; only what it learns is its own.
+        judged = replace(config, primary_table=prepared.config.primary_table)
+        return refit_recipe(prepared, judged, options, progress)
+
+    return compare_champion(
+        champion,
+        config=prepared.config,
+        options=learned.options,
+        test=prepared.test,
+        served={table: lists[served] for table, lists in tested.lists.items()},
+        index=ItemIndex.of(prepared.catalogue),
+        ask=lambda index, rows: query_set(prepared.inputs, prepared.test_rows[rows], index),
+        refit=refit,
+    )
+
+
+def _tables(
+    prepared: Prepared, tested: TestLists, against: ChampionResult | None
+) -> dict[str, TableResult]:
+    results = {}
+    for table, lists in tested.lists.items():
+        named: dict[str, IntArray] = dict(lists)
+        if against is not None and table in against.lists:
+            named[CHAMPION] = against.lists[table]
+        results[table] = compare_table(
+            table,
+            named,
+            tested.found[table],
+            prepared.test,
+            n_items=len(prepared.catalogue),
+            k=prepared.config.k,
+        )
+    return results
+
+
+def _metrics(prepared: Prepared, learned: Learned, verdict: GateVerdict) -> dict[str, Any]:
+    roles, config = prepared.roles, prepared.config
+    return {
+        "serves": learned.fusions.serves,
+        "k": config.k,
+        "primary_table": config.primary_table,
+        "verdict": verdict.to_json(),
+        "validation": dict(learned.fusions.validation),
+        "importance": dict(learned.fusions.importance),
+        "permuted_labels": None if learned.permuted is None else asdict(learned.permuted),
+        "retrievers": {
+            "options": {name: dict(chosen) for name, chosen in learned.options.items()},
+            "seconds": learned.retrievers.seconds,
+            "failures": learned.retrievers.failures,
+        },
+        "windows": {
+            "fit_end": _iso(roles.fit_end),
+            "rank_end": _iso(roles.rank_end),
+            "test_end": _iso(roles.test_end),
+            "events": prepared.inputs.events.num_rows,
+            "items": len(prepared.catalogue),
+            "training_queries": len(prepared.train),
+            "validation_queries": len(prepared.held),
+            "test_queries": len(prepared.test),
+        },
+        "recipe": config.to_json(),
+        "feature_version": FEATURE_VERSION,
+        "data_end_us": prepared.inputs.now_us,
+    }
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()
+
+
+def build_release(
+    prepared: Prepared,
+    learned: Learned,
+    judged: Judged,
+    folder: Path,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Refit on everything before `now`, ranker unchanged, and write the bundle; returns its
+    metrics.json.
+
+    The folder holds models/<name>/, ranker/ (when a fusion is served), catalogue.parquet,
+    config.json, metrics.json, report.html and manifest.json with the checksums of all of them.
+    overlap_at_10 says how far the released lists agree with the judged ones on (at most 500 of) the
+    test queries.
+
+    Raises:
+        BadInputError: the folder exists and is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise BadInputError(
+            f"{folder}: is not empty; a release is written once, into a folder of its own"
+        )
+    released = assemble(prepared, learned, prepared.inputs.now, progress)
+    progress("compare the release with what was judged")
+    some = prepared.test[_spread(len(prepared.test), _OVERLAP_QUERIES)]
+    lists = [one.recommend(some.inputs, 10).items for one in (judged.recommender, released)]
+    metrics = judged.metrics | {"overlap_at_10": overlap_at_k(*lists)}
+    progress(f"write the release to {folder}")
+    released.save(
+        folder,
+        {
+            "retriever_options": metrics["retrievers"]["options"],
+            "data_end_us": metrics["data_end_us"],
+        },
+    )
+    save_json(folder, METRICS_FILE, metrics)
+    atomic.write_text(folder / REPORT_FILE, report_page(metrics))
+    write_manifest(folder, _summary(metrics))
+    return metrics
+
+
+def _spread(n: int, most: int) -> slice:
+    return slice(0, n, max(1, -(-n // most)))
+
+
+def _summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("serves", "feature_version", "data_end_us", "overlap_at_10")
+    return {name: metrics[name] for name in names} | {"passed": metrics["verdict"]["passed"]}
+
+
+def run_recipe(
+    inputs: TrainingInputs,
+    options: Options,
+    config: RecipeConfig,
+    folder: Path,
+    *,
+    champion: Champion | None = None,
+    progress: Progress = silent,
+) -> Judged:
+    """Do all the steps in one call; the bundle is written whether or not the gate passes it."""
+    prepared = prepare(inputs, config)
+    learned = learn_to_fuse(prepared, options, progress)
+    judged = judge_on_test(prepared, learned, champion, progress)
+    metrics = build_release(prepared, learned, judged, folder, progress)
+    return replace(judged, metrics=metrics)

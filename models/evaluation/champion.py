@@ -1,0 +1,151 @@
+"""The champion in a comparison: only on events it has not seen, or by its recipe on the
+challenger's data.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import CorruptError
+from models.artifacts import load_json
+from models.base import IntArray
+from models.config import load_config
+from models.data import ItemIndex
+from models.evaluation.compare import TableResult, compare_table, depth_of, lists_of
+from models.evaluation.gate import ChampionComparison
+from models.ranking.config import RecipeConfig
+from models.ranking.fit_fusions import QuerySet
+from models.ranking.frame import FEATURE_VERSION
+from models.ranking.two_stage import CONFIG_FILE, TwoStageRecommender
+
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+# Settings that change how fast a run is or how it is judged, not what comes out of it.
+_NOT_THE_RECIPE: Final = frozenset({
+    "num_threads",
+    "block_queries",
+    "bootstrap_samples",
+    "minimum_champion_shoppers",
+    "test_days",
+    "max_test_queries",
+})
+
+Options = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What is served now. `recommender` None: this code cannot load it, only its recipe can be
+    refitted.
+
+    data_end_us  every event it was trained on is strictly earlier, epoch microseconds
+    """
+
+    recommender: TwoStageRecommender | None
+    recipe: RecipeConfig
+    options: Options
+    feature_version: str
+    data_end_us: int
+
+    def same_recipe(self, config: RecipeConfig, options: Options) -> bool:
+        """Tell whether a run with `config` and `options` is this recipe again."""
+        mine = (_essence(self.recipe), _plain(self.options), self.feature_version)
+        return mine == (_essence(config), _plain(options), FEATURE_VERSION)
+
+
+def _essence(config: RecipeConfig) -> dict[str, Any]:
+    return {name: value for name, value in config.to_json().items() if name not in _NOT_THE_RECIPE}
+
+
+def _plain(options: Options) -> dict[str, dict[str, Any]]:
+    return {name: dict(chosen) for name, chosen in options.items()}
+
+
+def load_champion(folder: Path) -> Champion:
+    """Read a release folder for comparison; one made with other features comes without its
+    recommender.
+
+    Raises:
+        NotFoundError, CorruptError: the folder holds no release, or a damaged one.
+    """
+    saved = load_json(folder, CONFIG_FILE)
+    try:
+        recipe = load_config(RecipeConfig, saved["recipe"], where=f"{folder}:recipe")
+        options, version = saved["retriever_options"], str(saved["feature_version"])
+        data_end = int(saved["data_end_us"])
+    except (KeyError, TypeError) as error:
+        raise CorruptError(f"{folder}/{CONFIG_FILE}.json: lacks {error}; fetch it again") from error
+    recommender = TwoStageRecommender.load(folder) if version == FEATURE_VERSION else None
+    return Champion(recommender, recipe, options, version, data_end)
+
+
+@dataclass(frozen=True)
+class ChampionResult:
+    """The comparison for the gate; lists for the whole test (empty unless refitted); means of both
+    sides.
+    """
+
+    comparison: ChampionComparison
+    lists: dict[str, IntArray]
+    means: dict[str, dict[str, float]]
+
+
+def compare_champion(
+    champion: Champion,
+    *,
+    config: RecipeConfig,
+    options: Options,
+    test: QuerySet,
+    served: Mapping[str, IntArray],
+    index: ItemIndex,
+    ask: Callable[[ItemIndex, NDArray[np.int64]], QuerySet],
+    refit: Callable[[RecipeConfig, Options], TwoStageRecommender],
+) -> ChampionResult:
+    """Compare what would be served (`served`: table -> lists of the test queries) with the
+    champion.
+
+    `ask` lays out chosen test queries on another catalogue; `refit` carries out a recipe on the
+    challenger's fit and rank windows, on the challenger's catalogue.
+    """
+    after = np.flatnonzero(test.inputs.now_us >= champion.data_end_us)
+    n_after = len(np.unique(test.shoppers[after]))
+    depth = depth_of(config)
+    if champion.recommender is not None and n_after >= config.minimum_champion_shoppers:
+        other = champion.recommender
+        to_index = index.lookup(list(other.stage.catalogue.item_ids))
+        theirs = lists_of(other, ask(other.index, after), depth, to_index)
+        return _result("direct", served, theirs, test, after, n_after, config, len(index), {})
+    if champion.same_recipe(config, options):
+        return ChampionResult(ChampionComparison("identical", None, n_after), {}, {})
+    theirs = lists_of(refit(champion.recipe, champion.options), test, depth)
+    everyone = np.arange(len(test))
+    return _result("refitted", served, theirs, test, everyone, n_after, config, len(index), theirs)
+
+
+def _result(
+    how: Any,
+    served: Mapping[str, IntArray],
+    theirs: Mapping[str, IntArray],
+    test: QuerySet,
+    rows: NDArray[np.int64],
+    n_after: int,
+    config: RecipeConfig,
+    n_items: int,
+    lists: dict[str, IntArray],
+) -> ChampionResult:
+    table = config.primary_table
+    result: TableResult = compare_table(
+        table,
+        {CHALLENGER: served[table][rows], CHAMPION: theirs[table]},
+        None,
+        test[rows],
+        n_items=n_items,
+        k=config.k,
+    )
+    intervals = result.intervals(CHAMPION, samples=config.bootstrap_samples, seed=config.seed)
+    comparison = ChampionComparison(how, intervals[CHALLENGER], n_after)
+    return ChampionResult(comparison, lists, result.means)

@@ -1,0 +1,182 @@
+"""Stage one to stage two: the union of what the retrievers and the shopper's own history propose,
+scored by all.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import PAD, Candidates, FloatArray, Histories, IntArray, Retriever
+from models.ranking.keys import PairSet, row_starts
+from models.ranking.pair_features import OwnItems
+from models.retrieval.topk import top_k
+
+HISTORY: Final = "history"
+"""Name of the source that proposes the shopper's own recent items."""
+
+
+class ScoredBlock:
+    """One block of histories under every retriever; dense scores are computed once and used for all
+    questions.
+
+    A retriever that has `score_all` is asked once a block (its recommend is the top-k of it, as the
+    conformance suite holds); any other is asked through `recommend` and `score`.
+    """
+
+    def __init__(
+        self,
+        retrievers: Mapping[str, Retriever],
+        histories: Histories,
+        available: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """`available` (I,): no list holds another item, though any can be scored."""
+        self._retrievers = retrievers
+        self._histories = histories
+        self._available = available
+        self._dense: dict[str, FloatArray] = {}
+
+    def top(self, name: str, k: int, exclude: IntArray | None) -> tuple[IntArray, FloatArray]:
+        """Return the (B, k) best items of one retriever and their scores, PAD and -inf where none
+        are left.
+        """
+        dense = self._scores(name)
+        if dense is None:
+            left_out = self._with_unavailable(exclude)
+            return self._retrievers[name].recommend(self._histories, k, left_out)
+        if self._available is not None:
+            dense = np.where(self._available, dense, np.float32(-np.inf))
+        return top_k(dense, k, exclude)
+
+    def _with_unavailable(self, exclude: IntArray | None) -> IntArray | None:
+        if self._available is None:
+            return exclude
+        missing = np.flatnonzero(~self._available).astype(np.int32)
+        missing = np.broadcast_to(missing, (len(self._histories), len(missing)))
+        return missing if exclude is None else np.concatenate((exclude, missing), axis=1)
+
+    def score(self, name: str, items: IntArray) -> FloatArray:
+        """Return one retriever's scores of (B, C) items, -inf for PAD."""
+        dense = self._scores(name)
+        if dense is None:
+            return self._retrievers[name].score(self._histories, items)
+        found = np.take_along_axis(dense, np.maximum(items, 0), axis=1)
+        return np.where(items == PAD, np.float32(-np.inf), found)
+
+    def _scores(self, name: str) -> FloatArray | None:
+        if name not in self._dense:
+            score_all = getattr(self._retrievers[name], "score_all", None)
+            if score_all is None:
+                return None
+            self._dense[name] = score_all(self._histories)
+        return self._dense[name]
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What S sources propose for B queries: (B, n) items of each, best first, PAD where none."""
+
+    sources: tuple[str, ...]
+    items: tuple[IntArray, ...]
+
+
+def propose(
+    top: Callable[[str, int], tuple[IntArray, FloatArray]],
+    retrievers: tuple[str, ...],
+    n: int,
+    own: OwnItems,
+    *,
+    n_own: int,
+    n_rows: int,
+) -> Proposals:
+    """Collect each retriever's `top` n, and the `n_own` most recent own items of each shopper (0:
+    none).
+
+    An item that a retriever scores exactly 0 is no proposal: the model knows nothing of it.
+    """
+    lists = []
+    for name in retrievers:
+        items, scores = top(name, n)
+        lists.append(np.where(scores == 0, np.int32(PAD), items))
+    lists.append(_recent_own(own, n_rows, n_own))
+    return Proposals((*retrievers, HISTORY), tuple(lists))
+
+
+def _recent_own(own: OwnItems, n_rows: int, n: int) -> IntArray:
+    """Return (B, <= n) own items, the most recently touched first, equal moments by item_index."""
+    # Only what speaks for an item: one that was merely hidden, disliked or sent back is not
+    # proposed.
+    liked = own.score > 0
+    rows, items = own.pairs.rows[liked], own.pairs.values[liked]
+    order = np.lexsort((items, own.days_since_seen[liked], rows))
+    rows, items = rows[order], items[order]
+    places = np.arange(len(rows)) - row_starts(rows, n_rows)[rows]
+    width = min(n, int(places.max(initial=-1)) + 1)
+    recent = np.full((n_rows, width), PAD, np.int32)
+    kept = places < width
+    recent[rows[kept], places[kept]] = items[kept]
+    return recent
+
+
+def unite(
+    proposals: Proposals, *, limit: int, n_items: int, banned: NDArray[np.bool_] | None
+) -> tuple[IntArray, NDArray[np.bool_]]:
+    """Merge proposals into (B, C) distinct items, ascending within a row, PAD on the right, and
+    their sources.
+
+    Where a row has more than `limit` items, those stay that stand highest in any source's list
+    (ties by smaller item_index). `banned` (B, I) or (1, I) bool marks items that must not come
+    through. sources is (B, C, S).
+    """
+    items = np.concatenate(proposals.items, axis=1)
+    widths = [part.shape[1] for part in proposals.items]
+    source_of = np.repeat(np.arange(len(widths)), widths)
+    position_of = np.concatenate([np.arange(width) for width in widths])
+    allowed = items != PAD
+    if banned is not None:
+        rows_of = np.arange(len(items))[:, None] if len(banned) > 1 else 0
+        allowed &= ~banned[rows_of, np.maximum(items, 0)]
+    rows, places = np.nonzero(allowed)
+    pairs = PairSet.of(rows, items[rows, places], n_items)
+    best = np.full(len(pairs.keys), np.iinfo(np.int64).max)
+    np.minimum.at(best, pairs.inverse, position_of[places])
+    column = _columns(pairs, best, len(items), limit)
+    width = int(column.max(initial=-1)) + 1
+    merged = np.full((len(items), width), PAD, np.int32)
+    kept = column >= 0
+    merged[pairs.rows[kept], column[kept]] = pairs.values[kept]
+    sources = np.zeros((len(items), width, len(widths)), bool)
+    entry = column[pairs.inverse]
+    there = entry >= 0
+    sources[rows[there], entry[there], source_of[places[there]]] = True
+    return merged, sources
+
+
+def _columns(pairs: PairSet, best: NDArray[np.int64], n_rows: int, limit: int) -> NDArray[np.int64]:
+    """Return the column of each pair in its row (ascending items), -1 for pairs beyond the
+    limit.
+    """
+    rows = pairs.rows
+    starts = row_starts(rows, n_rows)
+    keep = np.ones(len(rows), bool)
+    if len(rows) and int(np.diff(starts).max()) > limit:
+        order = np.lexsort((best, rows))  # stable: equal positions stay in item order
+        keep[order] = np.arange(len(rows)) - starts[rows[order]] < limit
+    before = np.cumsum(keep) - keep  # kept pairs before this one
+    first = np.concatenate((before, [int(keep.sum())]))[starts[:-1]]
+    return np.where(keep, before - first[rows], -1)
+
+
+def score_candidates(
+    block: ScoredBlock,
+    retrievers: tuple[str, ...],
+    own: OwnItems,
+    items: IntArray,
+    sources: NDArray[np.bool_],
+) -> Candidates:
+    """Have every retriever, and the shopper's own history, score every candidate."""
+    scores = [block.score(name, items) for name in retrievers]
+    scores.append(own.scores_of(items))
+    return Candidates(items, np.stack(scores, axis=-1), sources, (*retrievers, HISTORY))

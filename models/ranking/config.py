@@ -1,0 +1,127 @@
+"""The values of one training recipe: windows, sizes, the ranker's parameters. Loaded strictly from
+`[training]`.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from contracts.errors import SettingsError
+from contracts.events import EVENT_CODES, EVENT_TYPES, EVENT_WEIGHTS
+from models.base import FloatArray
+
+REPEATS_ALLOWED: Final = "repeats_allowed"
+NEW_ITEMS_ONLY: Final = "new_items_only"
+TABLES: Final = (REPEATS_ALLOWED, NEW_ITEMS_ONLY)
+FUSIONS: Final = ("auto", "lambdamart", "blend")
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """Every choice of a training run; equal configs on equal data give equal releases."""
+
+    history_length: int = 50
+    """Newest events of a shopper that the retrievers see."""
+    rank_days: int = 28
+    """Days before the test window whose sessions the ranker learns from."""
+    test_days: int = 14
+    """Last days before `now`, judged once."""
+    candidates_per_retriever: int = 100
+    """Items each retriever proposes for a query."""
+    history_candidates: int = 100
+    """Most recent items of the shopper's own that are candidates where repeats are allowed."""
+    max_candidates: int = 300
+    """Candidates ranked per query; above this the lowest placed proposals are left out."""
+    max_rank_queries: int = 6000
+    max_test_queries: int = 4000
+    negatives_per_query: int = 60
+    """Candidates without a target's grade that are kept per query in the ranker's training rows."""
+    validation_share: float = 0.15
+    """Share of the rank window's shoppers kept for early stopping, blend weights and the choice of
+    fusion.
+    """
+    fusion: str = "auto"
+    """`auto` chooses between `lambdamart` and `blend` on the validation shoppers."""
+    k: int = 10
+    """List length that the choice of fusion and the gate look at (NDCG@k)."""
+    seed: int = 7
+    max_depth: int = 5
+    learning_rate: float = 0.15
+    max_trees: int = 120
+    early_stopping_rounds: int = 12
+    min_child_weight: float = 5.0
+    subsample: float = 0.9
+    colsample_bytree: float = 0.8
+    primary_table: str = REPEATS_ALLOWED
+    """The table of results that decides: `repeats_allowed` or `new_items_only`."""
+    bootstrap_samples: int = 1000
+    event_weights: dict[str, float] = field(
+        default_factory=lambda: {name: float(weight) for name, weight in EVENT_WEIGHTS.items()}
+    )
+    """Strength of an event by its type; a type that is left out counts 0."""
+    minimum_champion_shoppers: int = 500
+    """Fewer test shoppers than this after the champion's data end: its recipe is refitted instead.
+    """
+    num_threads: int = 0
+    """Threads of the ranker's training; 0 takes half of the cores (on a busy machine, threads that
+    wait for each other cost more than they bring). A request is always scored by one."""
+    block_queries: int = 256
+    """Queries that go through retrieval and the ranker frame at a time: bounds memory."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use, naming the setting.
+
+        Raises:
+            SettingsError: a number out of its range, or an unknown fusion, table or event type.
+        """
+        _check_choice("fusion", self.fusion, FUSIONS)
+        _check_choice("primary_table", self.primary_table, TABLES)
+        for name in self.event_weights:
+            _check_choice("event_weights", name, EVENT_TYPES)
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise SettingsError(f"training.{name} = {getattr(self, name)!r}: must be 1 or more")
+        for name in ("validation_share", "learning_rate", "subsample", "colsample_bytree"):
+            if not 0 < getattr(self, name) <= 1:
+                raise SettingsError(f"training.{name} = {getattr(self, name)!r}: must be in (0, 1]")
+        if self.validation_share > 0.5:
+            raise SettingsError(
+                f"training.validation_share = {self.validation_share}: must be at most 0.5"
+            )
+
+    def weights(self) -> FloatArray:
+        """Return event weights by event code, (number of event types,) float32."""
+        weights = np.zeros(len(EVENT_TYPES), np.float32)
+        for name, weight in self.event_weights.items():
+            weights[EVENT_CODES[name]] = weight
+        return weights
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the config as plain JSON values; the strict loader reads it back."""
+        return asdict(self)
+
+
+_AT_LEAST_ONE = (
+    "history_length",
+    "rank_days",
+    "test_days",
+    "candidates_per_retriever",
+    "history_candidates",
+    "max_candidates",
+    "max_rank_queries",
+    "max_test_queries",
+    "negatives_per_query",
+    "k",
+    "max_depth",
+    "max_trees",
+    "early_stopping_rounds",
+    "bootstrap_samples",
+    "minimum_champion_shoppers",
+    "block_queries",
+)
+
+
+def _check_choice(setting: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise SettingsError(f"training.{setting}: unknown value {value!r}; known: {list(known)}")

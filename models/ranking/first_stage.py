@@ -1,0 +1,220 @@
+"""Stage one as a whole: the fitted retrievers over one catalogue, and what they say of a block of
+queries.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import BadInputError
+from models.base import PAD, Candidates, Catalogue, FloatArray, IntArray, Retriever
+from models.data import ItemIndex
+from models.ranking.candidates import (
+    HISTORY,
+    Proposals,
+    ScoredBlock,
+    propose,
+    score_candidates,
+    unite,
+)
+from models.ranking.config import RecipeConfig
+from models.ranking.frame import Frame, build_frame
+from models.ranking.histories import newest
+from models.ranking.inputs import QueryInputs
+from models.ranking.pair_features import ItemGroups, OwnItems
+
+POPULARITY: Final = "popularity"
+_BLOCK_CELLS: Final = 1 << 26  # dense scores of all retrievers held at once (256 MiB of float32)
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """Fitted retrievers, by name, on one catalogue. Popularity must be among them: every list falls
+    back on it.
+    """
+
+    retrievers: Mapping[str, Retriever]
+    catalogue: Catalogue
+    config: RecipeConfig
+
+    def __post_init__(self) -> None:
+        """Refuse a stage without popularity (BadInputError)."""
+        if POPULARITY not in self.retrievers:
+            raise BadInputError(
+                f"first stage: no '{POPULARITY}' among {sorted(self.retrievers)}; "
+                "it is the fallback of all"
+            )
+
+    @cached_property
+    def index(self) -> ItemIndex:
+        """Outside item ids <-> item_index."""
+        return ItemIndex.of(self.catalogue)
+
+    @cached_property
+    def groups(self) -> ItemGroups:
+        """Category and brand codes of the items."""
+        return ItemGroups.of(self.catalogue)
+
+    @cached_property
+    def _weights(self) -> FloatArray:
+        return self.config.weights()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Retriever names, in order."""
+        return tuple(self.retrievers)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What proposes candidates: the retrievers and the shopper's own history."""
+        return (*self.retrievers, HISTORY)
+
+    def blocks(self, n_queries: int) -> Iterator[slice]:
+        """Cut queries into blocks whose dense scores and frames fit memory."""
+        cells = max(1, len(self.catalogue)) * max(1, len(self.retrievers))
+        size = max(1, min(self.config.block_queries, _BLOCK_CELLS // cells))
+        return (slice(start, start + size) for start in range(0, n_queries, size))
+
+    def ask(
+        self,
+        inputs: QueryInputs,
+        *,
+        exclude: IntArray | None = None,
+        new_items_only: bool = False,
+        available: NDArray[np.bool_] | None = None,
+    ) -> "Question":
+        """Open a question about one block of queries.
+
+        `exclude` (B, E), padded with PAD, and everything that is not `available` (I,) are left out
+        of all answers; `new_items_only` leaves out what is in each shopper's history as well.
+        """
+        retrieved = newest(inputs.histories, self.config.history_length)
+        question = Question(
+            stage=self,
+            inputs=inputs,
+            block=ScoredBlock(self.retrievers, retrieved, available),
+            own=OwnItems.of(inputs.histories, self._weights, len(self.catalogue)),
+            exclude=exclude,
+            available=available,
+            new_items_only=False,
+        )
+        return question.new_items() if new_items_only else question
+
+
+@dataclass(frozen=True)
+class Question:
+    """One block of B queries under every retriever. Scores are computed once, however many answers
+    are taken.
+    """
+
+    stage: FirstStage
+    inputs: QueryInputs
+    block: ScoredBlock
+    own: OwnItems
+    exclude: IntArray | None
+    available: NDArray[np.bool_] | None
+    new_items_only: bool
+    _tops: dict[str, tuple[IntArray, FloatArray]] = field(default_factory=dict, repr=False)
+
+    def new_items(self) -> "Question":
+        """Return the same question with each shopper's own items left out."""
+        own = self.inputs.histories.items
+        exclude = own if self.exclude is None else np.concatenate((self.exclude, own), axis=1)
+        return replace(self, exclude=exclude, new_items_only=True, _tops={})
+
+    def base_list(self, name: str, k: int) -> tuple[IntArray, FloatArray, NDArray[np.bool_]]:
+        """Return one retriever's (B, k) list as it would be served, its scores, and which places
+        are its own.
+
+        Where the retriever knows nothing (score 0), popular items follow; they score below all of
+        its own.
+        """
+        items, scores = self._known(name, k)
+        if name == POPULARITY:
+            return items, scores, items != PAD
+        # At most k of the popular items can be in the list already.
+        popular, popular_scores = self._known(POPULARITY, 2 * k)
+        known = np.where(items != PAD, scores, np.inf)
+        floor = np.minimum(known.min(axis=1, keepdims=True), 0.0)
+        with np.errstate(invalid="ignore"):
+            below = floor - 1.0 + popular_scores / (1.0 + popular_scores)
+        merged = np.concatenate((items, popular), axis=1)
+        ranked = np.concatenate((scores, below.astype(np.float32)), axis=1)
+        first = _first_of_each(merged)
+        order = np.argsort(~first, axis=1, kind="stable")[:, :k]
+        items = np.where(
+            np.take_along_axis(first, order, axis=1),
+            np.take_along_axis(merged, order, axis=1),
+            np.int32(PAD),
+        )
+        ranked = np.take_along_axis(ranked, order, axis=1)
+        ranked[items == PAD] = -np.inf
+        return items, ranked, (order < k) & (items != PAD)
+
+    def candidates(self, limit: int, at_least: int = 0) -> Candidates:
+        """Return the union of all proposals, at most `limit` a query, scored by everyone."""
+        config, names = self.stage.config, self.stage.names
+        proposals: Proposals = propose(
+            self.top,
+            names,
+            max(config.candidates_per_retriever, at_least),
+            self.own,
+            n_own=0 if self.new_items_only else config.history_candidates,
+            n_rows=len(self.inputs),
+        )
+        items, sources = unite(
+            proposals,
+            limit=max(limit, at_least),
+            n_items=len(self.stage.catalogue),
+            banned=self._banned(),
+        )
+        return score_candidates(self.block, names, self.own, items, sources)
+
+    def scored(self, items: IntArray, sources: NDArray[np.bool_]) -> Candidates:
+        """Have everyone score a list that is given."""
+        return score_candidates(self.block, self.stage.names, self.own, items, sources)
+
+    def frame(self, candidates: Candidates) -> Frame:
+        """Return the ranker frame of candidates."""
+        return build_frame(candidates, self.inputs, self.own, self.stage.groups)
+
+    def _known(self, name: str, k: int) -> tuple[IntArray, FloatArray]:
+        items, scores = self.top(name, k)
+        unknown = scores == 0
+        return np.where(unknown, np.int32(PAD), items), np.where(unknown, -np.inf, scores)
+
+    def top(self, name: str, k: int) -> tuple[IntArray, FloatArray]:
+        """Return one retriever's (B, k) best items; a longer list asked for before is cut, not made
+        again.
+        """
+        held = self._tops.get(name)
+        if held is None or held[0].shape[1] < k:
+            longest = max(k, self.stage.config.candidates_per_retriever)
+            held = self._tops[name] = self.block.top(name, longest, self.exclude)
+        return held[0][:, :k], held[1][:, :k]
+
+    def _banned(self) -> NDArray[np.bool_] | None:
+        """Return (B, I) or (1, I) marks of what must not be answered, None where nothing is ruled
+        out.
+        """
+        if self.exclude is None:
+            return None if self.available is None else ~self.available[None, :]
+        banned = np.zeros((len(self.inputs), len(self.stage.catalogue)), bool)
+        rows, places = np.nonzero(self.exclude != PAD)
+        banned[rows, self.exclude[rows, places]] = True
+        return banned if self.available is None else banned | ~self.available
+
+
+def _first_of_each(items: IntArray) -> NDArray[np.bool_]:
+    """Mark in (B, N) items the first occurrence of each in its row; PAD is never marked."""
+    flat = np.where(
+        items == PAD, -1, np.arange(len(items))[:, None] * (items.max(initial=0) + 1) + items
+    )
+    _, places = np.unique(flat, return_index=True)
+    first = np.zeros(items.size, bool)
+    first[places] = True
+    return np.asarray(first.reshape(items.shape) & (items != PAD))

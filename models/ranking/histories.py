@@ -1,0 +1,159 @@
+"""From stored shopper states to the arrays that models read: one path for the training join and for
+a live request.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from contracts import columns as c
+from contracts.errors import BadInputError
+from contracts.state import MICROS_PER_DAY, UserState
+from models.base import PAD, FloatArray, Histories, IntArray
+
+LongArray = NDArray[np.int64]
+
+
+class ItemLookup(Protocol):
+    """What is needed of an item index: outside ids to item_index, PAD where unknown."""
+
+    def lookup(self, item_ids: Any) -> IntArray: ...
+
+
+@dataclass(frozen=True)
+class States:
+    """B states, ragged: the events of row b lie at offsets[b]:offsets[b + 1], oldest first; days
+    likewise.
+
+    items        (N,) int32, item_index, PAD where the catalogue does not know the item
+    types        (N,) int8, event codes          day_numbers  (M,) int64, epoch day UTC
+    times        (N,) int64, epoch microseconds  day_types    (M,) int8
+    prices       (N,) float32, NaN if unknown    day_counts   (M,) int64
+    offsets      (B + 1,) int64                  day_offsets  (B + 1,) int64
+    """
+
+    items: IntArray
+    types: NDArray[np.int8]
+    times: LongArray
+    prices: FloatArray
+    offsets: LongArray
+    day_numbers: LongArray
+    day_types: NDArray[np.int8]
+    day_counts: LongArray
+    day_offsets: LongArray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def states_from_table(states: pa.Table, index: ItemLookup) -> States:
+    """Read B states from a table with the seven list columns of UserState; null lists are empty.
+
+    Raises:
+        BadInputError: parallel lists of a row differ in length.
+    """
+    items, offsets = _ragged(states, c.EVENT_ITEMS)
+    types, types_at = _ragged(states, c.EVENT_TYPES)
+    times, times_at = _ragged(states, c.EVENT_TIMES)
+    prices, prices_at = _ragged(states, c.EVENT_PRICES)
+    numbers, day_offsets = _ragged(states, c.DAY_NUMBERS)
+    day_types, day_types_at = _ragged(states, c.DAY_TYPES)
+    counts, counts_at = _ragged(states, c.DAY_COUNTS)
+    parallel = [(offsets, types_at), (offsets, times_at), (offsets, prices_at)]
+    parallel += [(day_offsets, day_types_at), (day_offsets, counts_at)]
+    if not all(np.array_equal(left, right) for left, right in parallel):
+        raise BadInputError(
+            "shopper states: the parallel lists of a row differ in length; rebuild the user states"
+        )
+    return States(
+        items=index.lookup(pc.cast(items, pa.string())),
+        types=_numbers(types, np.int8),
+        times=_numbers(times, np.int64),
+        prices=_numbers(prices, np.float32),
+        offsets=offsets,
+        day_numbers=_numbers(numbers, np.int64),
+        day_types=_numbers(day_types, np.int8),
+        day_counts=_numbers(counts, np.int64),
+        day_offsets=day_offsets,
+    )
+
+
+def states_from_one(state: UserState, index: ItemLookup) -> States:
+    """Read one state (B = 1); the same values as its row of a table would give."""
+    return States(
+        items=index.lookup(state.event_items) if state.event_items else np.empty(0, np.int32),
+        types=np.asarray(state.event_types, np.int8),
+        times=np.asarray(state.event_times, np.int64),
+        prices=np.asarray(state.event_prices, np.float32),
+        offsets=np.asarray([0, len(state.event_items)], np.int64),
+        day_numbers=np.asarray(state.day_numbers, np.int64),
+        day_types=np.asarray(state.day_types, np.int8),
+        day_counts=np.asarray(state.day_counts, np.int64),
+        day_offsets=np.asarray([0, len(state.day_numbers)], np.int64),
+    )
+
+
+def padded_histories(states: States, times_us: LongArray, length: int) -> Histories:
+    """Pad the newest `length` known events strictly before each query's time; unknown items leave
+    no hole.
+    """
+    n_queries = len(states)
+    rows = np.repeat(np.arange(n_queries), np.diff(states.offsets))
+    keep = np.flatnonzero((states.items != PAD) & (states.times < times_us[rows]))
+    rows = rows[keep]
+    ends = np.cumsum(np.bincount(rows, minlength=n_queries))
+    places = length - (ends[rows] - np.arange(len(rows)))  # the newest lands on length - 1
+    newest = places >= 0
+    keep, rows, places = keep[newest], rows[newest], places[newest]
+    items = np.full((n_queries, length), PAD, np.int32)
+    types = np.zeros((n_queries, length), np.int8)
+    ages = np.zeros((n_queries, length), np.float32)
+    items[rows, places] = states.items[keep]
+    types[rows, places] = states.types[keep]
+    ages[rows, places] = (times_us[rows] - states.times[keep]) / MICROS_PER_DAY
+    return Histories(items, types, ages)
+
+
+def histories_from_states(
+    states: pa.Table, times_us: LongArray, index: ItemLookup, length: int
+) -> Histories:
+    """Return (B, length) histories of a table of states, each as of its query's time (strictly
+    before).
+    """
+    return padded_histories(states_from_table(states, index), times_us, length)
+
+
+def history_from_state(state: UserState, now_us: int, index: ItemLookup, length: int) -> Histories:
+    """Return the (1, length) history of one state; equal to its row of `histories_from_states`."""
+    return padded_histories(states_from_one(state, index), np.asarray([now_us]), length)
+
+
+def newest(histories: Histories, length: int) -> Histories:
+    """Return the newest `length` places of padded histories, without copying."""
+    if histories.items.shape[1] <= length:
+        return histories
+    return Histories(
+        histories.items[:, -length:],
+        histories.event_types[:, -length:],
+        histories.ages_days[:, -length:],
+    )
+
+
+def _ragged(table: pa.Table, name: str) -> tuple[pa.Array, LongArray]:
+    column = table[name]
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    flat = pc.list_flatten(column)
+    if isinstance(flat, pa.ChunkedArray):
+        flat = flat.combine_chunks()
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return flat, offsets
+
+
+def _numbers(values: pa.Array, dtype: type) -> NDArray[Any]:
+    # A null price is NaN already after to_numpy; no other column may hold nulls.
+    return np.asarray(values.to_numpy(zero_copy_only=False)).astype(dtype)

@@ -1,0 +1,244 @@
+"""The whole recommender: retrieve, score by all, fuse, take the top. The evaluator and the service
+call the same code.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import BadInputError, CorruptError
+from models.artifacts import load_json, save_json
+from models.base import PAD, Candidates, FloatArray, IntArray
+from models.config import load_config
+from models.data import ItemIndex, load_catalogue, save_catalogue
+from models.ranking.config import RecipeConfig
+from models.ranking.first_stage import FirstStage, Question
+from models.ranking.frame import FEATURE_VERSION
+from models.ranking.fusion import Fusion, load_fusion
+from models.ranking.inputs import QueryInputs
+from models.ranking.lambdamart import LambdaMART
+from models.registry import load_retriever
+
+FUSED: Final = "fused"
+BASE: Final = "base"
+CONFIG_FILE: Final = "config"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Lists for B queries, best first, PAD on the right.
+
+    items        (B, k) int32, item_index        sources      (B, k, S) bool, who proposed the item
+    scores       (B, k) float32, -inf for PAD    base_scores  (B, k, S) float32, what each says of
+    it source_names the S names: the retrievers, then "history"
+    """
+
+    items: IntArray
+    scores: FloatArray
+    sources: NDArray[np.bool_]
+    base_scores: FloatArray
+    source_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TwoStageRecommender:
+    """What a release serves: `fused:lambdamart`, `fused:blend`, or one part alone, e.g.
+    `base:ease`.
+
+    Equal inputs give equal lists, byte for byte; equal scores go to the smaller item_index. A
+    shopper without a history gets what the fusion makes of the popular items.
+    """
+
+    stage: FirstStage
+    serves: str
+    fusion: Fusion | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a `serves` that the parts cannot serve (BadInputError)."""
+        how, _, name = self.serves.partition(":")
+        fused = how == FUSED and self.fusion is not None and self.fusion.kind == name
+        if not fused and not (how == BASE and name in self.stage.retrievers):
+            raise BadInputError(
+                f"serves = {self.serves!r}: needs that fusion, or '{BASE}:<name>' of one of "
+                f"{list(self.stage.names)}"
+            )
+
+    @property
+    def index(self) -> ItemIndex:
+        """Outside item ids <-> item_index, for the inputs and the answers."""
+        return self.stage.index
+
+    @property
+    def item_features(self) -> tuple[str, ...]:
+        """Names of the item features that inputs must bring, in order; none where no trees are
+        served.
+        """
+        return self.fusion.item_features if isinstance(self.fusion, LambdaMART) else ()
+
+    def recommend(
+        self,
+        inputs: QueryInputs,
+        k: int,
+        *,
+        exclude: IntArray | None = None,
+        new_items_only: bool = False,
+        available: NDArray[np.bool_] | None = None,
+        candidates: int | None = None,
+    ) -> Ranked:
+        """Return the best k items for each of B queries.
+
+        exclude         (B, E) item_index, padded with PAD: never answered
+        new_items_only  leaves out what is in the shopper's history
+        available       (I,) bool: only these are answered
+        candidates      ranks at most that many a query (never fewer than k); default: the recipe's
+
+        Fewer than k left: PAD, score -inf. Raises BadInputError when k is not positive.
+        """
+        if k < 1:
+            raise BadInputError(f"k = {k}: must be at least 1")
+        parts = []
+        for rows in self.stage.blocks(max(len(inputs), 1)):
+            question = self.stage.ask(
+                inputs[rows],
+                exclude=None if exclude is None else exclude[rows],
+                new_items_only=new_items_only,
+                available=available,
+            )
+            parts.append(self.answer(question, k, candidates))
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def answer(self, question: Question, k: int, candidates: int | None = None) -> Ranked:
+        """Answer one block that is open already."""
+        if self.fusion is None or self.serves.startswith(BASE):
+            return self._base(question, self.serves.partition(":")[2], k)
+        limit = candidates or self.stage.config.max_candidates
+        found = question.candidates(limit, at_least=k)
+        return top_of(found, self.fusion.score(question.frame(found)), k)
+
+    def _base(self, question: Question, name: str, k: int) -> Ranked:
+        items, scores, own = question.base_list(name, k)
+        names = self.stage.sources
+        sources = np.zeros((*items.shape, len(names)), bool)
+        sources[..., names.index(name)] = own
+        sources[..., names.index("popularity")] |= ~own & (items != PAD)
+        base = question.scored(items, sources)
+        return Ranked(items, scores, sources, base.scores, names)
+
+    def save(self, folder: Path, extra: Mapping[str, Any] | None = None) -> None:
+        """Write models/<name>/, ranker/, catalogue.parquet and config.json below `folder`.
+
+        `extra` entries go into config.json beside `describe()`.
+        """
+        for name, retriever in self.stage.retrievers.items():
+            retriever.save(folder / "models" / name)
+        if self.fusion is not None:
+            self.fusion.save(folder / "ranker")
+        save_catalogue(folder, self.stage.catalogue)
+        save_json(folder, CONFIG_FILE, {**(extra or {}), **self.describe()})
+
+    def describe(self) -> dict[str, Any]:
+        """Return what config.json holds."""
+        return {
+            "serves": self.serves,
+            "fusion": None if self.fusion is None else self.fusion.kind,
+            "retrievers": list(self.stage.names),
+            "feature_version": FEATURE_VERSION,
+            "item_features": list(self.item_features),
+            "recipe": self.stage.config.to_json(),
+        }
+
+    @classmethod
+    def load(cls, folder: Path) -> "TwoStageRecommender":
+        """Read what `save` wrote; lists are equal byte for byte. Checksums are the caller's
+        (verify_manifest).
+
+        Raises:
+            CorruptError: config.json lacks an entry, or the release was made with other features.
+        """
+        saved = load_json(folder, CONFIG_FILE)
+        try:
+            names, version = [str(name) for name in saved["retrievers"]], saved["feature_version"]
+            recipe, serves, fused = saved["recipe"], str(saved["serves"]), saved["fusion"]
+        except (KeyError, TypeError) as error:
+            raise CorruptError(
+                f"{folder}/{CONFIG_FILE}.json: lacks {error}; fetch it again"
+            ) from error
+        if version != FEATURE_VERSION:
+            raise CorruptError(
+                f"{folder}: made with features {version!r}, this code computes "
+                f"{FEATURE_VERSION!r}; serve it with the code it was made with, or train again"
+            )
+        stage = FirstStage(
+            retrievers={name: load_retriever(name, folder / "models" / name) for name in names},
+            catalogue=load_catalogue(folder),
+            config=load_config(RecipeConfig, recipe, where=f"{folder}:recipe"),
+        )
+        return cls(stage, serves, load_fusion(folder / "ranker") if fused else None)
+
+
+def top_of(candidates: Candidates, scores: FloatArray, k: int) -> Ranked:
+    """Return the k best of scored candidates; these ascend within a row, so a stable sort settles
+    ties.
+    """
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    if order.shape[1] == 0:
+        return _empty(len(candidates.items), k, tuple(candidates.retrievers))
+    items = np.take_along_axis(candidates.items, order, axis=1)
+    places = order[..., None]
+    ranked = Ranked(
+        items=items,
+        scores=np.take_along_axis(scores, order, axis=1),
+        sources=np.take_along_axis(candidates.sources, places, axis=1),
+        base_scores=np.take_along_axis(candidates.scores, places, axis=1),
+        source_names=tuple(candidates.retrievers),
+    )
+    return _padded(ranked, k)
+
+
+def _empty(n_rows: int, k: int, names: tuple[str, ...]) -> Ranked:
+    return Ranked(
+        items=np.full((n_rows, k), PAD, np.int32),
+        scores=np.full((n_rows, k), -np.inf, np.float32),
+        sources=np.zeros((n_rows, k, len(names)), bool),
+        base_scores=np.full((n_rows, k, len(names)), -np.inf, np.float32),
+        source_names=names,
+    )
+
+
+def _padded(ranked: Ranked, k: int) -> Ranked:
+    width = ranked.items.shape[1]
+    if width == k:
+        return ranked
+    wide = _empty(len(ranked.items), k, ranked.source_names)
+    wide.items[:, :width], wide.scores[:, :width] = ranked.items, ranked.scores
+    wide.sources[:, :width], wide.base_scores[:, :width] = ranked.sources, ranked.base_scores
+    return wide
+
+
+def _joined(parts: list[Ranked]) -> Ranked:
+    return Ranked(
+        items=np.concatenate([part.items for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        sources=np.concatenate([part.sources for part in parts]),
+        base_scores=np.concatenate([part.base_scores for part in parts]),
+        source_names=parts[0].source_names,
+    )
+
+
+def overlap_at_k(left: IntArray, right: IntArray) -> float:
+    """Return the mean share of items that (B, k) lists have in common, of the longer of the two; 1
+    for no rows.
+
+    >>> overlap_at_k(np.array([[1, 2], [3, PAD]], np.int32), np.array([[2, 5], [3, PAD]], np.int32))
+    0.75
+    """
+    if len(left) == 0:
+        return 1.0
+    same = (left[:, :, None] == right[:, None, :]) & (left != PAD)[:, :, None]
+    longer = np.maximum((left != PAD).sum(axis=1), (right != PAD).sum(axis=1))
+    shared = same.any(axis=2).sum(axis=1)
+    return float(np.where(longer > 0, shared / np.maximum(longer, 1), 1.0).mean())

@@ -1,0 +1,269 @@
+"""The training recipe, step by step: fit, fuse, refit, judge, release. A flow calls the steps; each
+is plain code.
+
+prepared = prepare(inputs, config)
+learned  = learn_to_fuse(prepared, options)             fit window -> rank window
+judged   = judge_on_test(prepared, learned, champion)   fit + rank -> test window, gate
+metrics  = build_release(prepared, learned, judged, folder)   everything -> a bundle folder
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from time import perf_counter
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from contracts import columns as c
+from contracts.errors import AmalgamError, BadInputError, RefusedError
+from contracts.tables import TIMESTAMP
+from models.base import Catalogue, Retriever, TrainingData
+from models.data import ItemIndex, catalogue_from_arrow, training_data
+from models.evaluation.leaks import PermutedLabels, permuted_labels
+from models.evaluation.roles import RANK, TEST, Roles, validation_shoppers
+from models.ranking.config import RecipeConfig
+from models.ranking.first_stage import POPULARITY, FirstStage
+from models.ranking.fit_fusions import FittedFusions, QuerySet, build_rank_data, fit_fusions
+from models.ranking.inputs import ItemFeatures, inputs_from_table, item_features_from_table
+from models.ranking.lambdamart import LambdaMART
+from models.ranking.targets import targets_from_queries
+from models.ranking.two_stage import BASE, TwoStageRecommender
+from models.registry import make_retriever
+
+Progress = Callable[[str], None]
+Options = Mapping[str, Mapping[str, Any]]
+"""Retriever name -> its options."""
+_FIT_ERRORS: Final = (
+    AmalgamError,
+    ArithmeticError,
+    ValueError,
+    RuntimeError,
+    MemoryError,
+    OSError,
+)
+
+
+def silent(_message: str) -> None:
+    """Take progress and say nothing."""
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """The data of one training run, all as of `now`.
+
+    events         shopper_events strictly before `now`
+    items          descriptions, latest row per item counts
+    queries        `make_queries` of the events
+    states         the shoppers' states, one row per query in the same order (point-in-time join)
+    item_features  rows of (item_id, midnight, features) for the days of the queries
+    """
+
+    events: pa.Table
+    items: pa.Table
+    queries: pa.Table
+    states: pa.Table
+    item_features: pa.Table
+    now: datetime
+
+    @property
+    def now_us(self) -> int:
+        """`now` in epoch microseconds."""
+        return int(pa.scalar(self.now, TIMESTAMP).value)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The queries of each role as arrays on one catalogue. `test_rows` are the test queries'
+    rows.
+    """
+
+    inputs: TrainingInputs
+    config: RecipeConfig
+    roles: Roles
+    catalogue: Catalogue
+    train: QuerySet
+    held: QuerySet
+    test: QuerySet
+    test_rows: NDArray[np.int64]
+
+    def data(self, before: datetime) -> TrainingData:
+        """Return the events strictly before a moment."""
+        before_us = int(pa.scalar(before, TIMESTAMP).value)
+        return training_data(self.inputs.events, self.catalogue, before_us=before_us)
+
+
+@dataclass(frozen=True)
+class FittedRetrievers:
+    """Retrievers by name, how long each took, and the reasons of those that were left out."""
+
+    models: dict[str, Retriever]
+    seconds: dict[str, float]
+    failures: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the fit and rank windows taught. `options` are of the retrievers that could be
+    fitted.
+    """
+
+    options: Options
+    retrievers: FittedRetrievers
+    fusions: FittedFusions
+    permuted: PermutedLabels | None
+
+
+def prepare(inputs: TrainingInputs, config: RecipeConfig) -> Prepared:
+    """Lay out queries, states and item features as arrays.
+
+    Raises:
+        BadInputError: states do not belong to the queries, or a role has no queries.
+    """
+    if c.QUERY_ID in inputs.states.column_names and not pc.cast(
+        inputs.states[c.QUERY_ID], pa.int64()
+    ).equals(inputs.queries[c.QUERY_ID]):
+        raise BadInputError(
+            "shopper states are not in the order of the queries; restore it by query_id"
+        )
+    catalogue = catalogue_from_arrow(inputs.items, inputs.events[c.ITEM_ID])
+    role = inputs.queries[c.ROLE]
+    users = inputs.queries[c.USER_ID].combine_chunks()
+    held = validation_shoppers(users, share=config.validation_share, seed=config.seed)
+    is_rank = pc.equal(role, RANK).to_numpy()
+    is_test = pc.equal(role, TEST).to_numpy()
+    if not is_test.any() or not is_rank.any():
+        raise BadInputError(
+            f"{int(is_rank.sum())} rank and {int(is_test.sum())} test queries: each window needs "
+            "some; the events must reach back over more than "
+            f"{config.rank_days + config.test_days} days before now"
+        )
+    index = ItemIndex.of(catalogue)
+    rows = [np.flatnonzero(part) for part in (is_rank & ~held, is_rank & held, is_test)]
+    features = item_features_from_table(inputs.item_features, index, len(index))
+    train, validation, test = (query_set(inputs, part, index, features) for part in rows)
+    roles = Roles.of(inputs.now, config)
+    return Prepared(inputs, config, roles, catalogue, train, validation, test, rows[2])
+
+
+def query_set(
+    inputs: TrainingInputs,
+    rows: NDArray[np.int64],
+    index: ItemIndex,
+    features: ItemFeatures | None = None,
+) -> QuerySet:
+    """Return the queries of `rows` as arrays on the catalogue of `index`.
+
+    `features` are the item features on the same catalogue, when they are laid out already.
+    """
+    if features is None:
+        features = item_features_from_table(inputs.item_features, index, len(index))
+    at = pa.array(rows)
+    queries, states = inputs.queries.take(at), inputs.states.take(at)
+    times = pc.cast(queries[c.EVENT_TIMESTAMP], TIMESTAMP).cast(pa.int64()).to_numpy()
+    users = pc.dictionary_encode(inputs.queries[c.USER_ID].combine_chunks()).indices
+    return QuerySet(
+        inputs=inputs_from_table(states, times, index, features),
+        targets=targets_from_queries(queries, index),
+        shoppers=users.to_numpy().astype(np.int64)[rows],
+    )
+
+
+def fit_retrievers(
+    data: TrainingData,
+    options: Options,
+    config: RecipeConfig,
+    progress: Progress = silent,
+    *,
+    make: Callable[[str, Mapping[str, Any]], Retriever] = make_retriever,
+) -> FittedRetrievers:
+    """Fit every retriever that `make` gives; one that fails is left out, with its reason.
+
+    Raises:
+        SettingsError: an unknown retriever or option (nothing is fitted).
+        RefusedError: popularity failed, or nothing but popularity is left.
+    """
+    wanted = {name: make(name, chosen) for name, chosen in options.items()}
+    models: dict[str, Retriever] = {}
+    seconds: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    for name, model in wanted.items():
+        progress(f"fit {name} on {len(data.items):,} events")
+        started = perf_counter()
+        try:
+            models[name] = model.fit(data, event_weights=config.weights(), seed=config.seed)
+        except _FIT_ERRORS as error:
+            failures[name] = f"{type(error).__name__}: {error}"
+            progress(f"{name} is left out: {failures[name]}")
+        seconds[name] = perf_counter() - started
+    if POPULARITY not in models or len(models) < 2:
+        raise RefusedError(
+            f"retrievers that could be fitted: {sorted(models)}; needs '{POPULARITY}' and one "
+            f"more. Failures: {failures or 'none'}. Add retrievers to the settings or mend these"
+        )
+    return FittedRetrievers(models, seconds, failures)
+
+
+def refit(
+    data: TrainingData, options: Options, config: RecipeConfig, progress: Progress = silent
+) -> FittedRetrievers:
+    """Fit the same retrievers on more data; here a failure is an error, for the ranker knows them
+    all.
+
+    Raises:
+        RefusedError: one of them failed.
+    """
+    fitted = fit_retrievers(data, options, config, progress)
+    if fitted.failures:
+        raise RefusedError(f"retrievers failed on the longer window: {fitted.failures}; mend them")
+    return fitted
+
+
+def learn_to_fuse(prepared: Prepared, options: Options, progress: Progress = silent) -> Learned:
+    """Fit the retrievers before the rank window, both fusions on it, and choose what would be
+    served.
+    """
+    config = prepared.config
+    fitted = fit_retrievers(prepared.data(prepared.roles.fit_end), options, config, progress)
+    stage = FirstStage(fitted.models, prepared.catalogue, config)
+    rows = build_rank_data(stage, prepared.train, prepared.held, progress)
+    fusions = fit_fusions(stage, rows, progress)
+    trees = fusions.fusions.get(LambdaMART.kind)
+    permuted = None
+    if isinstance(trees, LambdaMART):
+        progress("leak check: permuted labels")
+        permuted = permuted_labels(rows, trees, config)
+    return Learned(
+        options={name: dict(options[name]) for name in fitted.models},
+        retrievers=fitted,
+        fusions=fusions,
+        permuted=permuted,
+    )
+
+
+def assemble(
+    prepared: Prepared, learned: Learned, before: datetime, progress: Progress = silent
+) -> TwoStageRecommender:
+    """Refit the retrievers on everything before a moment, under the fusion that is learnt
+    already.
+    """
+    fitted = refit(prepared.data(before), learned.options, prepared.config, progress)
+    stage = FirstStage(fitted.models, prepared.catalogue, prepared.config)
+    how, _, name = learned.fusions.serves.partition(":")
+    return TwoStageRecommender(
+        stage, learned.fusions.serves, None if how == BASE else learned.fusions.fusions[name]
+    )
+
+
+def refit_recipe(
+    prepared: Prepared, config: RecipeConfig, options: Options, progress: Progress = silent
+) -> TwoStageRecommender:
+    """Carry out another recipe on this run's fit and rank windows: how an old champion is compared
+    fairly.
+    """
+    other = replace(prepared, config=config)
+    learned = learn_to_fuse(other, options, progress)
+    return assemble(other, learned, prepared.roles.rank_end, progress)

@@ -1,0 +1,177 @@
+"""Text: items whose words resemble those of the history. Knows new items, needs no events."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.utils.extmath import randomized_svd
+
+from models.artifacts import load_arrays, save_arrays
+from models.base import Catalogue, FloatArray, Histories, TrainingData
+from models.retrieval.dense import DenseRetriever
+from models.retrieval.weighting import Recency, profiles
+
+_BUCKETS = 1 << 18
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Options of Text."""
+
+    embedding_size: int = 64
+    """Dimensions kept by the SVD; fewer when there are fewer items or words."""
+    max_features: int = 50_000
+    """Most frequent words, character n-grams and attributes that are kept."""
+    min_items: int = 2
+    """Items a feature must occur in: one that is alone says nothing of resemblance."""
+    description_chars: int = 500
+    """Characters of the description that are read."""
+    word_weight: float = 1.0
+    """Share of words and word pairs of all texts."""
+    char_weight: float = 0.5
+    """Share of character 2- to 4-grams of the title: Chinese, misspellings, inflected words."""
+    attribute_weight: float = 1.0
+    """Share of brand, tags and each level of the category path."""
+    recency: Recency = field(default_factory=Recency)
+    """How the events of a history are weighted."""
+
+    def __post_init__(self) -> None:
+        if min(self.embedding_size, self.max_features, self.min_items) < 1:
+            raise ValueError("embedding_size, max_features and min_items must be at least 1")
+        if min(self.word_weight, self.char_weight, self.attribute_weight) < 0:
+            raise ValueError("word_weight, char_weight and attribute_weight must be 0 or more")
+
+
+class Text(DenseRetriever):
+    """score_j = cos(decayed mean of the history's vectors, v_j); v from TF-IDF and truncated SVD.
+
+    Latent semantic analysis (Deerwester et al. 1990), the SVD by Halko et al. 2011. Features are
+    hashed, so that no vocabulary is kept and `encode` takes texts never seen. Items without text
+    have a zero vector and score 0, and so does everything for a history of such items. Cost O(text
+    + features x embedding_size).
+    """
+
+    name: ClassVar[str] = "text"
+    config_class = TextConfig
+    config: TextConfig
+
+    def _fit(self, data: TrainingData, seed: int) -> None:
+        counts = self._counts(data.catalogue)
+        occurs = np.bincount(counts.indices, minlength=counts.shape[1])  # items that hold a feature
+        least = min(self.config.min_items, data.n_items)
+        columns = np.flatnonzero(occurs >= least)
+        most = np.argsort(-occurs[columns], kind="stable")[: self.config.max_features]
+        self._columns = np.sort(columns[most]).astype(np.int32)
+        n_items, frequency = data.n_items, occurs[self._columns]
+        self._idf = (np.log((1 + n_items) / (1 + frequency)) + 1).astype(np.float32)
+        features = self._features(counts)
+        size = min(self.config.embedding_size, *features.shape)
+        if size == 0 or features.nnz == 0:
+            self._components = np.zeros((features.shape[1], 0), dtype=np.float32)
+        else:
+            _, _, rows = randomized_svd(features, size, n_iter=4, random_state=seed)
+            self._components = np.ascontiguousarray(rows.T, dtype=np.float32)
+        self._vectors = _unit(features @ self._components)  # (I, F) x (F, D) -> (I, D)
+
+    def encode(self, catalogue: Catalogue) -> FloatArray:
+        """Return (I, D) unit vectors of any items, also unseen ones; zero without known words."""
+        self._require_fitted("encode")
+        return _unit(self._features(self._counts(catalogue)) @ self._components)
+
+    def _scores(self, histories: Histories) -> FloatArray:
+        profile = profiles(histories, self.event_weights, self.config.recency, self.n_items)
+        taste = _unit(profile @ self._vectors)  # (B, I) x (I, D) -> (B, D)
+        scores: FloatArray = taste @ self._vectors.T  # (B, D) x (D, I) -> (B, I)
+        return scores
+
+    def _save(self, folder: Path) -> None:
+        save_arrays(
+            folder,
+            self.name,
+            columns=self._columns,
+            idf=self._idf,
+            components=self._components,
+            vectors=self._vectors,
+        )
+
+    def _load(self, folder: Path) -> None:
+        arrays = load_arrays(folder, self.name, mmap=True)
+        self._columns, self._idf = arrays["columns"], arrays["idf"]
+        self._components, self._vectors = arrays["components"], arrays["vectors"]
+
+    def _counts(self, catalogue: Catalogue) -> sparse.csr_array:
+        """Return (I, 3 x buckets) counts: words, character n-grams and attributes side by side."""
+        limit = self.config.description_chars
+        cells = zip(
+            catalogue.titles,
+            (text[:limit] for text in catalogue.descriptions),
+            catalogue.categories,
+            catalogue.brands,
+            (" ".join(tags) for tags in catalogue.tags),
+            strict=True,
+        )
+        blocks = (
+            _hashed([" ".join(row) for row in cells], analyzer="word", ngram_range=(1, 2)),
+            _hashed(catalogue.titles, analyzer="char_wb", ngram_range=(2, 4)),
+            _hashed(_attributes(catalogue), analyzer=list),
+        )
+        return sparse.csr_array(sparse.hstack(blocks, format="csr"))
+
+    def _features(self, counts: sparse.csr_array) -> sparse.csr_array:
+        """Return (I, F) TF-IDF of the kept columns: log counts, each block scaled to its share."""
+        kept = counts[:, self._columns]
+        kept.data = (1 + np.log(kept.data)).astype(np.float32)
+        kept.data *= self._idf[kept.indices]
+        shares = np.sqrt([
+            self.config.word_weight,
+            self.config.char_weight,
+            self.config.attribute_weight,
+        ])
+        block = self._columns // _BUCKETS  # (F,) which of the three a feature belongs to
+        rows = np.repeat(np.arange(kept.shape[0]), np.diff(kept.indptr))
+        group = rows * 3 + block[kept.indices]
+        squares = np.bincount(group, weights=kept.data.astype(np.float64) ** 2)
+        kept.data *= (shares[block[kept.indices]] / np.sqrt(squares[group])).astype(np.float32)
+        return kept
+
+
+def _hashed(
+    texts: Sequence[str] | Sequence[list[str]],
+    analyzer: str | Callable[[list[str]], list[str]],
+    ngram_range: tuple[int, int] = (1, 1),
+) -> sparse.csr_matrix:
+    vectorizer = HashingVectorizer(
+        n_features=_BUCKETS,
+        analyzer=analyzer,
+        ngram_range=ngram_range,
+        alternate_sign=False,
+        norm=None,
+        dtype=np.float32,
+    )
+    return vectorizer.transform(texts)
+
+
+def _attributes(catalogue: Catalogue) -> list[list[str]]:
+    """Return each item's brand, tags and every prefix of its category `a > b > c`, as tokens."""
+    found = []
+    for brand, category, tags in zip(
+        catalogue.brands, catalogue.categories, catalogue.tags, strict=True
+    ):
+        levels = [level.strip() for level in category.split(">") if level.strip()]
+        tokens = [f"category={' > '.join(levels[: n + 1])}" for n in range(len(levels))]
+        tokens += [f"brand={brand}"] if brand else []
+        found.append(tokens + [f"tag={tag}" for tag in tags])
+    return found
+
+
+def _unit(vectors: NDArray[np.float32]) -> FloatArray:
+    """Scale rows to length 1; zero rows stay zero."""
+    values = np.asarray(vectors, dtype=np.float32)
+    lengths = np.sqrt(np.einsum("nd,nd->n", values, values, dtype=np.float32))[:, None]
+    scaled: FloatArray = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
+    return scaled

@@ -1,0 +1,189 @@
+"""Both fusions find what was planted, save what they learnt, and learn only from what serving would
+see.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from contracts.errors import BadInputError, CorruptError, NotFoundError, SettingsError
+from models.base import PAD
+from models.config import load_config
+from models.evaluation.metrics import dcg_at_k
+from models.ranking.blend import Blend, fit_blend
+from models.ranking.config import RecipeConfig
+from models.ranking.frame import Frame
+from models.ranking.fusion import load_fusion
+from models.ranking.lambdamart import LambdaMART
+from models.ranking.training_rows import RankRows, all_rows, sampled_rows
+
+NAMES = ("good__z", "noise__z", "other")
+CONFIG = RecipeConfig(max_trees=20, max_depth=3, num_threads=1)
+
+
+def planted(n_queries: int, seed: int, *, width: int = 12) -> tuple[Frame, np.ndarray]:
+    """The one target of a query has the highest `good` most of the time; `noise` says nothing."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(n_queries, width, 3)).astype(np.float32)
+    order = np.argsort(-(values[..., 0] + 0.3 * rng.normal(size=(n_queries, width))), axis=1)
+    grades = np.zeros((n_queries, width), np.int8)
+    grades[np.arange(n_queries), order[:, 0]] = 3
+    items = np.tile(np.arange(width, dtype=np.int32), (n_queries, 1))
+    return Frame(values, items, NAMES), grades
+
+
+def mean_first(scores: np.ndarray, grades: np.ndarray) -> float:
+    return float((grades[np.arange(len(grades)), scores.argmax(axis=1)] > 0).mean())
+
+
+def test_blend_gives_the_weight_to_the_informative_source():
+    frame, grades = planted(200, 1)
+    ideal = dcg_at_k(-np.sort(-grades, axis=1), 10)
+    blend = fit_blend(
+        all_rows(frame, grades, 0), ("noise", "good"), ideal, np.full(200, 1 / 200), 10
+    )
+    assert sum(blend.weights.values()) == pytest.approx(1.0)
+    assert blend.weights["good"] > 0.9
+    again = fit_blend(
+        all_rows(frame, grades, 0), ("noise", "good"), ideal, np.full(200, 1 / 200), 10
+    )
+    assert again == blend
+
+
+def test_blend_is_never_worse_than_its_best_part_where_it_is_fitted():
+    rng = np.random.default_rng(5)
+    frame, grades = planted(150, 2)
+    two = frame.values.copy()
+    two[..., 1] = two[..., 0] + rng.normal(size=two.shape[:2])
+    rows = all_rows(replace(frame, values=two), grades, 0)
+    ideal = dcg_at_k(-np.sort(-grades, axis=1), 10)
+    weights = np.full(150, 1 / 150)
+    both = fit_blend(rows, ("good", "noise"), ideal, weights, 10)
+
+    def ndcg(blend: Blend) -> float:
+        top = rows.top_grades(blend.score_rows(rows), 150, 10)
+        return float((dcg_at_k(top, 10) / ideal).mean())
+
+    assert ndcg(both) >= max(ndcg(Blend({"good": 1.0})), ndcg(Blend({"noise": 1.0}))) - 1e-9
+
+
+def test_trees_learn_stop_early_and_are_repeatable():
+    config = replace(CONFIG, max_trees=60, early_stopping_rounds=3)
+    (train, labels), (held, held_labels) = planted(300, 3), planted(80, 4)
+    rows, validation = all_rows(train, labels, 0), all_rows(held, held_labels, 0)
+    model = LambdaMART.fit(rows, validation, config)
+    assert 1 <= model.n_trees < config.max_trees
+    fresh, fresh_grades = planted(100, 6)
+    assert mean_first(model.score(fresh), fresh_grades) > 0.6
+    again = LambdaMART.fit(rows, validation, config)
+    assert again.score(fresh).tobytes() == model.score(fresh).tobytes()
+    longer = LambdaMART.fit(rows, None, replace(config, max_trees=model.n_trees))
+    assert longer.n_trees == model.n_trees  # the trees after the best round are gone
+    assert longer.score(fresh).tobytes() == model.score(fresh).tobytes()
+    importance = model.importance()
+    assert next(iter(importance)) == "good__z"
+    assert sum(importance.values()) == pytest.approx(1.0)
+
+
+def test_trees_that_make_validation_worse_are_dropped():
+    (train, labels), (held, held_labels) = planted(200, 3), planted(80, 4)
+    turned = replace(held, values=-held.values)  # what is learnt is wrong here from the first tree
+    config = replace(CONFIG, max_trees=30, early_stopping_rounds=8)
+    model = LambdaMART.fit(all_rows(train, labels, 0), all_rows(turned, held_labels, 0), config)
+    assert model.n_trees < 8
+
+
+def test_padding_never_wins():
+    frame, grades = planted(50, 7)
+    items = frame.items.copy()
+    items[:, -3:] = PAD
+    padded = replace(frame, items=items)
+    model = LambdaMART.fit(all_rows(padded, grades, 0), None, CONFIG)
+    assert np.isneginf(model.score(padded)[:, -3:]).all()
+    assert np.isneginf(Blend({"good": 1.0}).score(padded)[:, -3:]).all()
+    assert (all_rows(padded, grades, 0).values.shape[0]) == 50 * 9
+
+
+@pytest.mark.parametrize("kind", ["lambdamart", "blend"])
+def test_saved_fusion_scores_bit_for_bit(tmp_path, kind):
+    frame, grades = planted(120, 8)
+    fusion = (
+        LambdaMART.fit(all_rows(frame, grades, 0), None, CONFIG)
+        if kind == "lambdamart"
+        else Blend({"good": 0.7, "noise": 0.3})
+    )
+    fusion.save(tmp_path)
+    loaded = load_fusion(tmp_path)
+    assert loaded.kind == kind
+    assert loaded.score(frame).tobytes() == fusion.score(frame).tobytes()
+    assert not list(tmp_path.glob("*.pkl"))
+
+
+def test_loading_what_is_missing_or_broken_says_so(tmp_path):
+    with pytest.raises(NotFoundError, match="fusion"):
+        load_fusion(tmp_path)
+    frame, grades = planted(60, 9)
+    LambdaMART.fit(all_rows(frame, grades, 0), None, CONFIG).save(tmp_path)
+    (tmp_path / "lambdamart.ubj").write_bytes(b"{broken")
+    with pytest.raises(CorruptError, match="not an XGBoost model"):
+        load_fusion(tmp_path)
+
+
+def test_a_frame_of_other_features_is_refused():
+    frame, grades = planted(60, 10)
+    model = LambdaMART.fit(all_rows(frame, grades, 0), None, CONFIG)
+    with pytest.raises(BadInputError, match="features differ"):
+        model.score(replace(frame, names=("good__z", "other", "noise__z")))
+    with pytest.raises(BadInputError, match="has no"):
+        Blend({"ease": 1.0}).score(frame)
+
+
+def test_without_any_target_there_is_nothing_to_learn():
+    frame, grades = planted(20, 11)
+    with pytest.raises(BadInputError, match="no training query has a target"):
+        LambdaMART.fit(all_rows(frame, grades * 0, 0), None, CONFIG)
+
+
+def test_sampling_keeps_every_target_and_bounds_the_rest():
+    frame, grades = planted(40, 12)
+    grades[:, 0] = 1
+    rows = sampled_rows(frame, grades, 5, negatives=4, rng=np.random.default_rng(1))
+    assert (rows.labels > 0).sum() == (grades > 0).sum()
+    others = np.bincount(rows.queries[rows.labels == 0] - 5, minlength=40)
+    assert (others == 4).all()
+    assert rows.queries.min() == 5 and (np.diff(rows.queries) >= 0).all()
+    again = sampled_rows(frame, grades, 5, negatives=4, rng=np.random.default_rng(1))
+    assert again.values.tobytes() == rows.values.tobytes()
+
+
+def test_thinning_and_top_grades_agree_with_the_obvious_way():
+    rng = np.random.default_rng(13)
+    rows = RankRows(
+        rng.normal(size=(60, 3)).astype(np.float32),
+        rng.integers(0, 2, 60).astype(np.int8),
+        np.sort(rng.integers(0, 8, 60)).astype(np.int64),
+        NAMES,
+    )
+    thin = rows.thinned(2, seed=1)
+    assert (thin.labels > 0).sum() == (rows.labels > 0).sum()
+    assert np.bincount(thin.queries[thin.labels == 0]).max() <= 2
+    scores = rng.integers(0, 4, 60).astype(np.float32)
+    top = rows.top_grades(scores, 8, 3)
+    for query in range(8):
+        mine = np.flatnonzero(rows.queries == query)
+        best = mine[np.argsort(-scores[mine], kind="stable")][:3]
+        assert top[query, : len(best)].tolist() == rows.labels[best].tolist()
+
+
+def test_recipe_config_refuses_what_cannot_be():
+    for bad in ({"fusion": "stack"}, {"k": 0}, {"validation_share": 0.9}, {"learning_rate": 0.0}):
+        with pytest.raises(SettingsError, match=next(iter(bad))):
+            load_config(RecipeConfig, bad, where="training")
+    with pytest.raises(SettingsError, match="event_weights"):
+        load_config(RecipeConfig, {"event_weights": {"wink": 1}}, where="training")
+    with pytest.raises(SettingsError, match="no such option"):
+        load_config(RecipeConfig, {"kk": 3}, where="training")
+    config = load_config(RecipeConfig, {"event_weights": {"purchase": 3}}, where="training")
+    assert config.weights().tolist() == [0, 0, 0, 3, 0, 0, 0, 0, 0]
+    assert load_config(RecipeConfig, config.to_json(), where="saved") == config
