@@ -90,7 +90,7 @@ AGE_DAYS: Final = "age_days"
 TREND: Final = "trend"
 PURCHASE_RATE: Final = "purchase_rate"
 
-# Catalogue snapshot: weighted events of the last days before its `now`, and the price its features saw.
+# Catalogue snapshot: weighted events of its last days, and the price its features saw.
 POPULARITY_7D: Final = "popularity_7d"
 POPULARITY_28D: Final = "popularity_28d"
 PRICE_AT_MIDNIGHT: Final = "price_at_midnight"

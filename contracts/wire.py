@@ -134,7 +134,7 @@ class ReleaseResponse(_Body):
     serves: str | None = None
     retrievers: list[str] = []
     states: str = "feature_store"
-    """Where shoppers' histories are: `feature_store`, or `memory` (a Bento alone: this worker's, until it ends)."""
+    """Where shoppers' histories are: `feature_store`, or `memory` of a worker (a Bento alone)."""
 
 
 class ErrorDetail(_Body):

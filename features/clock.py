@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from features.snapshot import current_snapshot
+from features.snapshot import POINTER, current_snapshot
 
 
 def demo_clock(root: Path) -> datetime:
@@ -16,5 +16,5 @@ def demo_clock(root: Path) -> datetime:
     snapshot = current_snapshot(root)
     if snapshot is None:
         return wall
-    published = datetime.fromtimestamp(snapshot.path.stat().st_mtime, UTC)
+    published = datetime.fromtimestamp((root / POINTER).stat().st_mtime, UTC)
     return snapshot.now + max(wall - published, timedelta(0))

@@ -54,7 +54,7 @@ KEPT: Final = 3
 """Snapshots that stay on disk, the current one included: a worker may still be loading an older
 one."""
 
-_POINTER = "snapshot.json"
+POINTER = "snapshot.json"
 _FOLDER = "snapshots"
 _ITEMS = "items.parquet"
 _TEXTS = (c.TITLE, c.DESCRIPTION, c.CATEGORY, c.BRAND)
@@ -115,7 +115,7 @@ def publish_snapshot(files: LakeFiles, *, now: datetime, root: Path) -> str:
         "rows": table.num_rows,
         "sha256": digest,
     }
-    write_json(root / _POINTER, pointer)
+    write_json(root / POINTER, pointer)
     _prune(root / _FOLDER, snapshot)
     return snapshot
 
@@ -127,7 +127,7 @@ def current_snapshot(root: Path) -> Snapshot | None:
     Raises:
         CorruptError: the pointer file is not one.
     """
-    pointer = root / _POINTER
+    pointer = root / POINTER
     try:
         value = json.loads(pointer.read_bytes())
         return Snapshot(

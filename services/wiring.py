@@ -85,14 +85,9 @@ def _clock(settings: Settings, *, alone: bool) -> Callable[[], datetime]:
     if alone or not settings.demo:
         return lambda: datetime.now(UTC)
 
-    def from_snapshot() -> datetime:
-        if _snapshot_id(settings.features) is None:
-            return datetime.now(UTC)
-        from features.clock import demo_clock
+    from features.clock import demo_clock
 
-        return demo_clock(settings.features)
-
-    return from_snapshot
+    return lambda: demo_clock(settings.features)
 
 
 def _home_holder(settings: Settings, boot: str) -> Holder:

@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from contracts import atomic
 from contracts.errors import UnavailableError
@@ -59,7 +60,9 @@ class Workers:
                 path.unlink(missing_ok=True)
         return sorted(found, key=lambda report: report.pid)
 
-    def wait(self, version: str, timeout_s: float) -> list[WorkerReport]:
+    def wait(
+        self, version: str, timeout_s: float, *, what: Literal["release", "snapshot"] = "release"
+    ) -> list[WorkerReport]:
         """Wait until every live worker reports `version`, and return them ([] when none runs).
 
         Raises:
@@ -69,20 +72,20 @@ class Workers:
         deadline = time.monotonic() + timeout_s
         while True:
             reports = self.live()
-            behind = [report for report in reports if report.release != version]
+            behind = [report for report in reports if getattr(report, what) != version]
             if not behind:
                 return reports
             for report in behind:
-                if report.error and report.wanted == version:
+                if what == "release" and report.error and report.wanted == version:
                     raise UnavailableError(
                         f"worker {report.pid} could not load release {version} and keeps "
                         f"{report.release}: {report.error}"
                     )
             if time.monotonic() > deadline:
-                serving = {report.pid: report.release for report in behind}
+                serving = {report.pid: report.error or getattr(report, what) for report in behind}
                 raise UnavailableError(
-                    f"after {timeout_s:g} s these workers do not serve release {version} yet "
-                    f"(pid: release): {serving}; look at the service's log"
+                    f"after {timeout_s:g} s these workers do not serve {what} {version} yet "
+                    f"(pid: what they have): {serving}; look at the service's log"
                 )
             time.sleep(POLL_SECONDS)
 

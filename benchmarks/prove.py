@@ -1,0 +1,82 @@
+"""`make prove [ONLY=name]`: the full counts, one JSON line each: {"name", "ok", ...figures}."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import AmalgamError
+
+
+def prove_demo() -> dict[str, Any]:
+    """The demo in a home of its own, twice: it must end well both times and leave one champion."""
+    return _demo([])
+
+
+def prove_demo_data() -> dict[str, Any]:
+    """The same on the real export that AMALGAM_TEST_DATA/online_retail holds."""
+    folder = os.environ.get("AMALGAM_TEST_DATA")
+    if not folder:
+        return {"ok": True, "skipped": "AMALGAM_TEST_DATA names no folder of data sets"}
+    export = Path(folder).resolve() / "online_retail" / "online_retail.csv.gz"
+    return _demo(["--data", str(export)])
+
+
+def prove_bento() -> dict[str, Any]:
+    """A Bento that a clean virtual environment installs and serves."""
+    from benchmarks.prove_bento import prove
+
+    return prove()
+
+
+def _demo(arguments: list[str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "flows.cli"]
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        values = os.environ | {"AMALGAM_HOME": str(Path(folder) / "var")}
+        for _ in range(2):
+            began = time.monotonic()
+            subprocess.run(
+                [*command, "demo", *arguments], env=values, check=True, stdout=sys.stderr
+            )
+            seconds.append(round(time.monotonic() - began, 1))
+        listed = subprocess.run(
+            [*command, "releases", "--json"], env=values, check=True, capture_output=True
+        )
+    statuses = sorted(release["status"] for release in json.loads(listed.stdout))
+    good = statuses.count("champion") == 1 and len(statuses) > 1 and max(seconds) <= 300
+    return {"ok": good, "seconds": seconds, "statuses": statuses}
+
+
+PROOFS: dict[str, Callable[[], dict[str, Any]]] = {
+    "demo": prove_demo,
+    "demo_data": prove_demo_data,
+    "bento": prove_bento,
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the named proofs, or all; return 1 when one did not hold."""
+    unknown = [name for name in names if name not in PROOFS]
+    if unknown:
+        sys.stderr.write(f"unknown proof '{unknown[0]}'; known: {sorted(PROOFS)}\n")
+        return 2
+    ok = True
+    for name in names or PROOFS:
+        try:
+            found = PROOFS[name]()
+        except (AmalgamError, OSError, subprocess.SubprocessError) as error:
+            found = {"ok": False, "error": str(error)}
+        sys.stdout.write(json.dumps({"name": name, **found}) + "\n")
+        sys.stdout.flush()
+        ok = ok and bool(found["ok"])
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Settings files that come with Amalgam: `default.toml` names every setting."""

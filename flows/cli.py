@@ -1,0 +1,277 @@
+"""The `amalgam` command. Heavy libraries are imported inside the commands: --help answers at once.
+
+Exit codes: 0 done, 1 it went wrong, 2 bad input or settings, 3 not found, 4 refused, 5 unavailable.
+"""
+
+import atexit
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from contracts.errors import AmalgamError, BadInputError
+
+app = typer.Typer(
+    name="amalgam",
+    help="A recommendation platform that a shop runs itself, below AMALGAM_HOME (./var).",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 3 not found, 4 refused, 5 unavailable.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Now = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="The moment it is for, ISO 8601, UTC. Default: the clock."),
+]
+Demo = Annotated[
+    bool,
+    typer.Option(
+        "--demo", help="A public key for pseudonyms and no API keys: to look around only."
+    ),
+]
+LIFE, RUN = "The life of a shop", "Serve and look"
+
+
+@app.command(rich_help_panel=RUN)
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="An order export such as online_retail.csv.gz. Default: a generated shop."
+        ),
+    ] = None,
+    events: Annotated[int, typer.Option(min=1_000, help="Events of the generated shop.")] = 60_000,
+    seed: Annotated[int, typer.Option(help="Seed of the generated shop.")] = 7,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file. Default: configs/demo.toml.")
+    ] = None,
+) -> None:
+    """Tell the whole story on a shop.
+
+    From files to a served, watched and rolled-back recommendation.
+    """
+    from flows.demo import run_demo
+    from flows.settings_files import demo_settings
+    from flows.show import RichTeller, show_story
+
+    settings, path = demo_settings(config)
+    teller = RichTeller()
+    story = run_demo(settings, data, events=events, seed=seed, config=path, tell=teller)
+    show_story(story)
+
+
+@app.command(rich_help_panel=LIFE)
+def ingest(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Files, or folders of files. They stay where they are.")
+    ],
+    now: Now = None,
+    demo: Demo = False,
+) -> None:
+    """Take files through the validation gate into the lake."""
+    for path in paths:
+        if not path.exists():
+            raise BadInputError(f"{path} does not exist; check the path")
+    named = [str(path.resolve()) for path in paths]
+    outcome = _run("ingest", demo, paths=named, now=_moment(now))
+    from flows.show import show_ingest
+
+    show_ingest(outcome)
+
+
+@app.command(rich_help_panel=LIFE)
+def materialize(now: Now = None, demo: Demo = False) -> None:
+    """Bring the online store and the catalogue snapshot up to now."""
+    outcome = _run("materialize", demo, now=_moment(now))
+    _say(f"{outcome['online']:,} rows online, snapshot {outcome['snapshot']}")
+
+
+@app.command(rich_help_panel=LIFE)
+def train(
+    now: Now = None,
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "by hand",
+    demo: Demo = False,
+) -> None:
+    """Fit, fuse, prove; the gate decides whether the release becomes champion. Refused: exit 4."""
+    outcome = _run("train", demo, now=_moment(now), reason=reason)
+    from flows.show import show_training
+
+    show_training(outcome)
+    if not outcome["passed"]:
+        raise typer.Exit(4)
+
+
+@app.command(rich_help_panel=LIFE)
+def monitor(now: Now = None, demo: Demo = False) -> None:
+    """Compare the newest window with the champion's reference.
+
+    Drift starts a training under `up`.
+    """
+    outcome = _run("monitor", demo, now=_moment(now))
+    _say(f"{outcome['verdict']}: {'; '.join(outcome['reasons'])}\nreport: {outcome['report']}")
+
+
+@app.command(rich_help_panel=LIFE)
+def releases(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List all releases with their status."""
+    from contracts.settings import load_settings
+    from services.registry import Releases
+
+    found = Releases(load_settings().registry)
+    if as_json:
+        sys.stdout.write(json.dumps(found.releases_json(), indent=2) + "\n")
+        return
+    from flows.show import show_releases
+
+    show_releases(found.releases_json())
+
+
+@app.command(rich_help_panel=LIFE)
+def promote(
+    version: Annotated[str, typer.Argument(help="A version that `amalgam releases` lists.")],
+    override: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Promote although the gate refused; audited."),
+    ] = None,
+    demo: Demo = False,
+) -> None:
+    """Make a release the champion; done when every worker serves it."""
+    outcome = _run("promote", demo, version=version, override=override)
+    _say(f"release {outcome['version']} is the champion, served by {outcome['workers']} workers")
+
+
+@app.command(rich_help_panel=LIFE)
+def rollback(
+    version: Annotated[
+        str | None, typer.Argument(help="Default: the champion before this one.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "by hand",
+    demo: Demo = False,
+) -> None:
+    """Return to an earlier release; done when every worker serves it."""
+    outcome = _run("rollback", demo, version=version, reason=reason)
+    _say(
+        f"back on release {outcome['version']} (was {outcome['previous']}), "
+        f"served by {outcome['workers']} workers"
+    )
+
+
+@app.command(rich_help_panel=RUN)
+def serve(demo: Demo = False) -> None:
+    """Run the HTTP service alone, until Ctrl-C."""
+    from flows.environment import environment
+    from services.serve import serve_command
+
+    settings = _settings(demo)
+    values = os.environ | environment(settings, server=False)
+    command = serve_command(settings)
+    os.execvpe(command[0], command, values)
+
+
+@app.command(rich_help_panel=RUN)
+def up(
+    demo: Demo = False,
+    schedules: Annotated[bool, typer.Option(help="Give the deployments their schedules.")] = True,
+    reports: Annotated[bool, typer.Option(help="Run the Evidently UI too.")] = True,
+) -> None:
+    """Run Prefect with all deployments, the service and the Evidently UI, until Ctrl-C."""
+    from flows.show import show_addresses
+    from flows.up import run_up
+
+    settings = _settings(demo)
+    run_up(settings, scheduled=schedules, reports_ui=reports, announce=show_addresses)
+
+
+@app.command(rich_help_panel=RUN)
+def recommend(
+    user: Annotated[str, typer.Argument(help="The shopper's id, as the shop knows it.")],
+    k: Annotated[int, typer.Option("-k", min=1, max=200, help="Length of the list.")] = 10,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The moment it is for. Default: now.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    demo: Demo = False,
+) -> None:
+    """Ask the running service what to show a shopper."""
+    from flows.show import show_answer
+    from flows.traffic import ask
+
+    request: dict[str, Any] = {"user_id": user, "k": k}
+    if (moment := _moment(at)) is not None:
+        request["at"] = moment.isoformat()
+    key = os.environ.get("AMALGAM_API_KEYS", "").split(",")[0].strip() or None
+    answer = ask(_settings(demo), request, key=key)
+    if as_json:
+        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+    else:
+        show_answer(answer)
+
+
+def _settings(demo: bool) -> Any:
+    from flows.settings_files import command_settings
+
+    return command_settings(demo=demo)
+
+
+def _run(flow: str, demo: bool, **parameters: Any) -> dict[str, Any]:
+    """Run a flow in this process; it reports to the Prefect server when that is up."""
+    from flows.environment import enter
+    from flows.show import working
+
+    settings = _settings(demo)
+    with working(flow):
+        enter(settings)
+        from flows import pipeline
+
+        chosen: Callable[..., dict[str, Any]] = getattr(pipeline, flow)
+        return chosen(**{name: value for name, value in parameters.items() if value is not None})
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInputError(
+            f"time '{text}' is not ISO 8601; write it like 2026-11-20 or 2026-11-20T18:00:00+00:00"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def main() -> None:
+    """Run the command line; an AmalgamError is one clear line and its exit code."""
+    logging.captureWarnings(True)  # what libraries deprecate is no news to who runs a command
+    code, message = 0, ""
+    try:
+        app()
+    except AmalgamError as error:
+        code, message = error.exit_code, str(error)
+    except KeyboardInterrupt:
+        code, message = 130, "interrupted"
+    if message:
+        sys.stderr.write(f"amalgam: {message}\n")
+    if code and "duckdb" in sys.modules:
+        # After an error DuckDB's binding prints a page of "leaked" objects as the interpreter is
+        # taken down; so what must run at exit is run here, and the process ended without that.
+        sys.stdout.flush()
+        atexit._run_exitfuncs()
+        os._exit(code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Steps that move the champion; each is done only when every live worker answers from it."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from contracts.settings import Settings
+
+if TYPE_CHECKING:
+    from services.registry import ChampionPointer, Releases
+
+SERVED_SECONDS = 60
+"""How long a move waits for every live worker to answer from the release."""
+
+
+def move_champion(
+    settings: Settings, version: str, now: datetime, who: str, why: str, override: str | None
+) -> dict[str, Any]:
+    """Make a release the champion; one that the gate refused needs an `override` reason."""
+    from services.registry import Releases
+
+    releases = Releases(settings.registry)
+    pointer = releases.promote(version, who=who, why=why, now=now, override=override)
+    return _served(releases, pointer)
+
+
+def return_champion(
+    settings: Settings, version: str | None, now: datetime, who: str, why: str
+) -> dict[str, Any]:
+    """Return to a former champion, by default to the one before the present."""
+    from services.registry import Releases
+
+    releases = Releases(settings.registry)
+    return _served(releases, releases.rollback(version, who=who, why=why, now=now))
+
+
+def _served(releases: "Releases", pointer: "ChampionPointer") -> dict[str, Any]:
+    workers = releases.wait_until_served(pointer.version, SERVED_SECONDS)
+    return {
+        "version": pointer.version,
+        "previous": pointer.previous,
+        "who": pointer.who,
+        "why": pointer.why,
+        "workers": len(workers),
+    }

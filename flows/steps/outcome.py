@@ -1,0 +1,46 @@
+"""The moment a run is for, what it says while it works, and what it leaves behind."""
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from contracts.atomic import write_json
+from contracts.settings import Settings
+
+LOGGER = "amalgam"
+
+
+def moment(settings: Settings, now: datetime | None) -> datetime:
+    """Return the moment a run is for: as given, or the clock.
+
+    A demo's clock stands where its data ends and runs on from there.
+    """
+    if now is not None:
+        return now if now.tzinfo else now.replace(tzinfo=UTC)
+    if settings.demo:
+        from features.clock import demo_clock
+
+        return demo_clock(settings.features)
+    return datetime.now(UTC)
+
+
+def midnight(at: datetime) -> datetime:
+    """Return the start of the UTC day of a moment."""
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def tell(message: str) -> None:
+    """Log where a long step is; under a flow run the line is in the Prefect UI too."""
+    logging.getLogger(LOGGER).info(message)
+
+
+def keep_outcome(settings: Settings, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Write what came of a flow run to reports/runs/, and return it."""
+    write_json(outcome_path(settings, run_id), outcome)
+    return outcome
+
+
+def outcome_path(settings: Settings, run_id: str) -> Path:
+    """Return where the flow run `run_id` leaves what came of it, as JSON."""
+    return settings.reports / "runs" / f"{run_id}.json"

@@ -1,0 +1,179 @@
+"""Steps of a training: history, features, models, proof, and the release they make."""
+
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts import columns as c
+from contracts.atomic import write_text
+from contracts.errors import BadInputError
+from contracts.settings import Settings
+from flows.steps.data import lake_files
+from flows.steps.outcome import midnight, tell
+from flows.steps.verdict import broke, headline, leaderboard, rule_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from models.bundle import Judged
+    from models.ranking.config import RecipeConfig
+    from models.recipe import Learned, Prepared, TrainingInputs
+
+    Learnt = tuple[Prepared, Learned]
+
+FEATURE_SERVICE = "ranker_v1"
+DEFAULT_RETRIEVERS: dict[str, dict[str, Any]] = {
+    name: {} for name in ("popularity", "item_knn", "ease", "transitions", "text", "sasrec")
+}
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training reads: events strictly before its moment, and the Delta versions read."""
+
+    events: "pa.Table"
+    items: "pa.Table"
+    versions: dict[str, int]
+
+
+def read_history(settings: Settings, now: datetime) -> History:
+    """Read the events and items before `now`, and note the versions read."""
+    from features.shoppers import shopper_events
+    from lake.store import Lake
+
+    lake = Lake(settings.lake)
+    versions = lake.versions()
+    events = shopper_events(lake_files(settings, versions), before=now)
+    if not len(events):
+        raise BadInputError(f"the lake has no events before {now.isoformat()}; ingest older files")
+    items = lake.read("items", version=versions.get("items"), before=now)
+    return History(events, items, versions)
+
+
+def recipe(settings: Settings) -> "RecipeConfig":
+    """Return the training recipe of the settings, checked strictly."""
+    from models.config import load_config
+    from models.ranking.config import RecipeConfig
+
+    return load_config(RecipeConfig, settings.training, where="training")
+
+
+def join_features(settings: Settings, history: History, now: datetime) -> "TrainingInputs":
+    """Make the queries; join to each, point in time, the shopper's state and the items' rows."""
+    from feature_repo.lookup import FeatureLookup
+    from features.items import build_item_features
+    from features.users import build_user_states
+    from models.evaluation.roles import Roles, make_queries
+    from models.recipe import TrainingInputs
+
+    config = recipe(settings)
+    roles = Roles.of(now, config)
+    queries = make_queries(history.events, roles, config, seed=config.seed)
+    # Folders of its own: a training reads for minutes what `materialize` would replace under it.
+    root = settings.features / "training"
+    files = lake_files(settings, history.versions)
+    first, last = midnight(roles.fit_end), midnight(now)
+    build_user_states(files, start=roles.fit_end, end=now, out=root / "user_states")
+    build_item_features(files, start=first, end=last, out=root / "item_features")
+    lookup = FeatureLookup(root)
+    lookup.apply()
+    return TrainingInputs(
+        events=history.events,
+        items=history.items,
+        queries=queries,
+        states=lookup.user_states(queries.select([c.QUERY_ID, c.USER_ID, c.EVENT_TIMESTAMP])),
+        item_features=lookup.item_features(_item_days(history, first, last)),
+        now=now,
+    )
+
+
+def _item_days(history: History, start: datetime, end: datetime) -> "pa.Table":
+    """Every item on every day of [start, end]: what the frame gathers item features from."""
+    import numpy as np
+    import pyarrow as pa
+
+    from contracts.tables import TIMESTAMP
+
+    seen = [*history.items[c.ITEM_ID].chunks, *history.events[c.ITEM_ID].chunks]
+    known = pa.chunked_array(seen, pa.string()).unique()
+    days = np.arange((end - start).days + 1) * 86_400_000_000 + int(start.timestamp() * 1e6)
+    return pa.table({
+        c.ITEM_ID: known.take(pa.array(np.tile(np.arange(len(known)), len(days)))),
+        c.EVENT_TIMESTAMP: pa.array(np.repeat(days, len(known)), pa.int64()).cast(TIMESTAMP),
+    })
+
+
+def prepare_models(settings: Settings, inputs: "TrainingInputs") -> "Learnt":
+    """Fit the base models before the rank window, and learn on it to fuse them."""
+    from models.recipe import learn_to_fuse, prepare
+
+    prepared = prepare(inputs, recipe(settings))
+    return prepared, learn_to_fuse(prepared, settings.retrievers or DEFAULT_RETRIEVERS, tell)
+
+
+def evaluate_models(settings: Settings, learnt: "Learnt") -> "Judged":
+    """Judge everything on the test window, once, against the champion if there is one."""
+    from models.bundle import judge_on_test
+    from models.evaluation.champion import load_champion
+    from services.registry import Releases
+
+    releases = Releases(settings.registry)
+    pointer = releases.champion()
+    champion = load_champion(releases.path(pointer.version)) if pointer else None
+    return judge_on_test(*learnt, champion, tell)
+
+
+def pack_release(
+    settings: Settings, history: History, learnt: "Learnt", judged: "Judged", reason: str
+) -> dict[str, Any]:
+    """Refit the recipe on everything, write the bundle, and add it to the releases."""
+    from flows.steps.watch import add_reference
+    from models.bundle import build_release
+    from services.registry import Releases
+
+    now = learnt[0].inputs.now
+    releases = Releases(settings.registry)
+    settings.registry.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.registry, prefix=".building-") as folder:
+        bundle = Path(folder) / "bundle"
+        metrics = build_release(*learnt, judged, bundle, tell)
+        add_reference(settings, history, now, bundle)
+        card = {
+            "metrics": headline(metrics),
+            "data_end": now,
+            "config": settings.model_dump(mode="json", exclude={"home", "demo"}),
+            "data_versions": history.versions,
+            "verdict": metrics["verdict"],
+            "feature_service": FEATURE_SERVICE,
+            "code": code_version(),
+            "reason": reason,
+        }
+        version = releases.add(bundle, metadata=card, created=datetime.now(UTC))
+    page = settings.reports / "training" / f"release-{version}.html"
+    write_text(page, (releases.path(version) / "report.html").read_text())
+    rules = metrics["verdict"]["rules"]
+    return {
+        "version": version,
+        "passed": metrics["verdict"]["passed"],
+        "reasons": [rule_line(rule) for rule in rules if broke(rule)],
+        "rules": [rule_line(rule) for rule in rules],
+        "serves": metrics["serves"],
+        "data_end": now.isoformat(),
+        "leaderboard": leaderboard(metrics),
+        "report": str(page),
+    }
+
+
+def code_version() -> str:
+    """Return the package's version, and the commit when the code runs from a checkout."""
+    root = Path(__file__).parents[2]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return package_version("amalgam")
+    return f"{package_version('amalgam')}+{found.stdout.strip()}"

@@ -1,0 +1,54 @@
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from contracts.errors import UnavailableError
+from contracts.settings import Settings
+from flows.environment import need_free_port
+from flows.up import TOKEN_VARIABLE, end_leftovers, parts, run_up
+
+
+def test_leftovers_are_found_by_token_and_ended(tmp_path: Path) -> None:
+    token = uuid.uuid4().hex
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    ours = subprocess.Popen(sleep, env=os.environ | {TOKEN_VARIABLE: token})
+    other = subprocess.Popen(sleep, env=os.environ | {TOKEN_VARIABLE: "another"})
+    try:
+        assert end_leftovers(token) == [ours.pid]
+        assert ours.wait(timeout=5) != 0
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_taken_port_is_named_with_who_needs_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UnavailableError, match=f"port {port}, which prefect needs"):
+            need_free_port(port, "prefect")
+    need_free_port(port, "prefect")
+
+
+def test_a_home_in_use_is_refused(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, demo=True)
+    settings.prefect.mkdir()
+    with FileLock(settings.prefect / "up.lock"), pytest.raises(UnavailableError, match="in use"):
+        run_up(settings, scheduled=False, reports_ui=False, announce=lambda _: None)
+
+
+def test_the_parts_are_three_servers_and_the_runner(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    everything = parts(settings, scheduled=True, reports_ui=True)
+    assert [part.name for part in everything] == ["prefect", "flows", "service", "reports"]
+    few = parts(settings, scheduled=False, reports_ui=False)
+    assert [part.name for part in few] == ["prefect", "flows", "service"]
+    assert "--unscheduled" in few[1].command
