@@ -49,6 +49,8 @@ class MonitorSettings(_Section):
     """Population stability index at or above which a column has drifted."""
     drifted_share: PositiveFloat = 0.2
     """Share of columns drifted from which the verdict is drift."""
+    severe_factor: PositiveFloat = 2.5
+    """One column at this many times its limit is drift by itself (PSI 0.25 at a limit of 0.1)."""
     cooldown_days: NonNegativeInt = 3
     """Days after a release's data end in which drift does not start a retraining."""
 
@@ -59,8 +61,6 @@ class ServiceSettings(_Section):
     host: str = "127.0.0.1"
     port: PositiveInt = 3000
     workers: PositiveInt = 1
-    candidates: PositiveInt = 300
-    """Candidates ranked per request, over all retrievers."""
     poll_seconds: PositiveFloat = 0.5
     """How often a worker looks at the champion and snapshot pointers."""
     journal_segment_rows: PositiveInt = 1_000

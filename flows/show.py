@@ -101,12 +101,14 @@ def story_rows(story: "Story") -> list[tuple[str, str]]:
     for training in story.trainings:
         found.append((f"Release {training['version']}", _release_line(story, training)))
     drifted = [column["name"] for column in story.drift["columns"] if column["drifted"]]
+    moved = f"{', '.join(drifted) or 'nothing'} moved"
+    moved += "" if story.drift["retrain"] else "; the second training was started by hand"
     traffic, answer = story.traffic, story.answers["opening"]
     released = ", ".join(f"{n} from {v}" for v, n in sorted(traffic["releases"].items()))
     same = _items(story.answers["before"]) == _items(story.answers["after"])
     return [
         *found,
-        ("Drift", f"{story.drift['verdict']}: {', '.join(drifted)} moved"),
+        ("Drift", f"{story.drift['verdict']}: {moved}"),
         (
             f"Served {story.shop.shopper}",
             f"{_titles(answer)}\n(release {answer['release']}, rung {answer['rung']})",

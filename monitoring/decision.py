@@ -37,7 +37,8 @@ def decide(
         return RetrainDecision(False, (_little(summary, settings),))
     share = (
         f"{summary.share_drifted:.0%} of {len(summary.columns)} columns drifted, "
-        f"{settings.drifted_share:.0%} count as drift"
+        f"{settings.drifted_share:.0%} count as drift, "
+        f"or one at {settings.severe_factor:g} times its limit"
     )
     if summary.verdict == "no drift":
         return RetrainDecision(False, (share,))

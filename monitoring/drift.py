@@ -135,7 +135,9 @@ def drift_report(
         columns = _scores(run, thresholds)
         _add_to_workspace(workspace, run)
     share = sum(found.drifted for found in columns) / len(columns) if columns else 0.0
-    verdict: Verdict = "drift" if share >= settings.drifted_share else "no drift"
+    severe = any(found.score >= settings.severe_factor * found.threshold for found in columns)
+    drifted = share >= settings.drifted_share or severe
+    verdict: Verdict = "drift" if drifted else "no drift"
     summary = DriftSummary(
         release=release,
         checked_at=now.isoformat(),

@@ -81,12 +81,9 @@ class Answer:
 class Engine:
     """One release on one snapshot, either of which may be absent. Immutable: threads share it."""
 
-    def __init__(
-        self, release: Release | None, shelf: Shelf | None, *, candidates: int | None = None
-    ) -> None:
+    def __init__(self, release: Release | None, shelf: Shelf | None) -> None:
         self.release = release
         self.shelf = shelf
-        self._candidates = candidates
         self._features = ItemFeatures((), np.empty(0, np.int64), np.empty((0, 0, 0), np.float32))
         self._available: NDArray[np.bool_] | None = None
         if release is not None:
@@ -182,7 +179,6 @@ class Engine:
             exclude=None if excluded is None else excluded[None, :],
             new_items_only=request.new_items_only,
             available=self._available,
-            candidates=self._candidates,
         )
         found = int((ranked.items[0] != PAD).sum())
         item_ids = recommender.index.ids(ranked.items[0, :found]).to_pylist()

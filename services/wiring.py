@@ -121,7 +121,7 @@ def _home_holder(settings: Settings, boot: str) -> Holder:
         load_release=load,
         wanted_shelf=lambda: _snapshot_id(settings.features),
         load_shelf=lambda _: _load_current(settings.features),
-        make_engine=_engine_maker(settings),
+        make_engine=Engine,
         published=published,
         withdrawn=lambda: workers.remove(os.getpid(), boot),
         poll_seconds=settings.service.poll_seconds,
@@ -144,15 +144,11 @@ def _bento_holder(settings: Settings, models: Sequence[Path]) -> Holder:
         load_release=lambda _: load_release(version, bundles[0], card),
         wanted_shelf=lambda: None,
         load_shelf=nothing,
-        make_engine=_engine_maker(settings),
+        make_engine=Engine,
         published=lambda _: None,
         withdrawn=lambda: None,
         poll_seconds=settings.service.poll_seconds,
     )
-
-
-def _engine_maker(settings: Settings) -> Callable[[Release | None, Shelf | None], Engine]:
-    return lambda release, shelf: Engine(release, shelf, candidates=settings.service.candidates)
 
 
 def _snapshot_id(root: Path) -> str | None:

@@ -83,9 +83,14 @@ def _window(
     since = now - timedelta(days=settings.monitor.window_days)
     events = history.events
     earlier = events.filter(pc.less(events[c.EVENT_TIMESTAMP], pa.scalar(since, TIMESTAMP)))
+    newest = history.items.sort_by(c.VALID_FROM).group_by(c.ITEM_ID, use_threads=False)
     return drift_frame(
         events,
-        history.items,
+        newest.aggregate([(c.CATEGORY, "last"), (c.PRICE, "last")]).rename_columns([
+            c.ITEM_ID,
+            c.CATEGORY,
+            c.PRICE,
+        ]),
         since=since,
         before=now,
         known_items=earlier[c.ITEM_ID].unique(),

@@ -37,9 +37,21 @@ def make_summary(verdict: Verdict) -> DriftSummary:
     [
         ("drift", 3, 3, True, "hour: PSI 0.900, limit 0.100"),
         ("drift", 2.9, 3, False, "the champion's data ended 2.9 days ago: cool-down of 3 days"),
-        ("drift", 0, 0, True, "67% of 3 columns drifted, 30% count as drift"),
+        (
+            "drift",
+            0,
+            0,
+            True,
+            "67% of 3 columns drifted, 20% count as drift, or one at 2.5 times its limit",
+        ),
         ("drift", -5, 3, False, "the champion's data ended 0.0 days ago: cool-down of 3 days"),
-        ("no drift", 90, 3, False, "67% of 3 columns drifted, 30% count as drift"),
+        (
+            "no drift",
+            90,
+            3,
+            False,
+            "67% of 3 columns drifted, 20% count as drift, or one at 2.5 times its limit",
+        ),
         ("too little data", 90, 3, False, "too little data: 1000 reference and 40 current rows"),
     ],
 )

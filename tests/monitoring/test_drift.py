@@ -59,6 +59,15 @@ def numpy_psi(reference: np.ndarray, current: np.ndarray) -> float:
     return float(((shares[0] - shares[1]) * np.log(shares[0] / shares[1])).sum())
 
 
+def test_one_severe_column_is_drift_and_one_mild_column_is_not(tmp_path: Path) -> None:
+    frame = window(make_events(1))
+    before = with_types(frame, {"view": 500, "cart": 300, "purchase": 200})
+    mild = with_types(frame, {"view": 300, "cart": 300, "purchase": 400})  # PSI 0.241
+    severe = with_types(frame, {"view": 200, "cart": 300, "purchase": 500})  # PSI 0.550
+    assert judge(tmp_path, before, mild).verdict == "no drift"
+    assert judge(tmp_path, before, severe).verdict == "drift"
+
+
 def test_psi_is_the_number_worked_out_by_hand(tmp_path: Path) -> None:
     frame = window(make_events(1))
     summary = judge(
@@ -189,7 +198,7 @@ def test_the_summary_is_json_and_markdown(tmp_path: Path) -> None:
     assert back["columns"][0]["name"] == "event_type"
     assert back["columns"][0]["drifted"] is True
     text = summary.markdown()
-    assert text.startswith("**no drift** for release 7: 14% of 7 columns drifted.")
+    assert text.startswith("**drift** for release 7: 14% of 7 columns drifted.")
     first = text.split("| --- | ---: | ---: | --- |\n")[1].splitlines()[0]
     assert first.startswith("| event_type | ")
     assert first.endswith(" | yes |")
