@@ -58,7 +58,12 @@ def serve_deployments(*, scheduled: bool) -> None:
         time.sleep(0.3)
     from prefect import serve
 
-    serve(*make_deployments(settings, scheduled=scheduled), print_starting_message=False)
+    # Schedules outlive a restart; pausing them would wait for a server that ends at the same time.
+    serve(
+        *make_deployments(settings, scheduled=scheduled),
+        pause_on_shutdown=False,
+        print_starting_message=False,
+    )
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def story_rows(story: "Story") -> list[tuple[str, str]]:
             f"{rows_in:,} rows in = {accepted:,} accepted + {quarantined:,} quarantined "
             f"+ {duplicates:,} exact duplicates",
         ),
-        ("Quarantined by rule", "\n".join(f"{n:,}  {rule}" for rule, n in by_count(rules)) or "-"),
+        ("Rows by broken rule", "\n".join(f"{n:,}  {rule}" for rule, n in by_count(rules)) or "-"),
     ]
     for training in story.trainings:
         found.append((f"Release {training['version']}", _release_line(story, training)))
@@ -211,13 +211,13 @@ def show_releases(releases: list[dict[str, Any]]) -> None:
     """Print a table of releases."""
     table = Table(title="Releases")
     for name in ("version", "status", "created", "data end", "serves", "NDCG@10"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for release in releases:
         metrics = release["metrics"]
         table.add_row(
             release["version"],
             release["status"],
-            str(release["created"])[:16],
+            str(release["created"])[:16].replace("T", " "),
             str(release["data_end"])[:10],
             str(metrics.get("serves", "-")),
             f"{metrics['ndcg@10']:.4f}" if "ndcg@10" in metrics else "-",
