@@ -178,16 +178,44 @@ def serve(demo: Demo = False) -> None:
 
 
 @app.command(rich_help_panel=RUN)
+def bento(
+    version: Annotated[str | None, typer.Argument(help="Default: the champion.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also export the Bento to this file.")
+    ] = None,
+) -> None:
+    """Package a release with the service as a Bento (`bentoml build`), for any clean machine."""
+    from contracts.errors import NotFoundError
+    from contracts.settings import load_settings
+    from flows.show import working
+    from services.build import build_bento
+    from services.registry import Releases
+
+    releases = Releases(load_settings().registry)
+    pointer = releases.champion()
+    if version is None and pointer is None:
+        raise NotFoundError("there is no champion to package yet; name a version, or train first")
+    with working("bento"):
+        tag = build_bento(releases, version or (pointer.version if pointer else ""), out=out)
+    _say(f"{tag}: serve it with BENTOML_HOME={releases.home} bentoml serve {tag}")
+
+
+@app.command(rich_help_panel=RUN)
 def up(
     demo: Demo = False,
     schedules: Annotated[bool, typer.Option(help="Give the deployments their schedules.")] = True,
     reports: Annotated[bool, typer.Option(help="Run the Evidently UI too.")] = True,
+    attached: Annotated[
+        bool, typer.Option(hidden=True, help="End when standard input closes.")
+    ] = False,
 ) -> None:
     """Run Prefect with all deployments, the service and the Evidently UI, until Ctrl-C."""
     from flows.show import show_addresses
-    from flows.up import run_up
+    from flows.up import end_with_stdin, run_up
 
     settings = _settings(demo)
+    if attached:
+        end_with_stdin()
     run_up(settings, scheduled=schedules, reports_ui=reports, announce=show_addresses)
 
 

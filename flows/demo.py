@@ -28,9 +28,13 @@ from flows import runs
 from flows.demo_shop import Shop, open_shop
 from flows.environment import environment
 from flows.traffic import Traffic, ask
+from flows.up import need_idle_home
 
 HOME_FOLDERS = ("landing", "lake", "features", "journal", "registry", "prefect", "reports")
 MARKER = "demo.json"
+KEPT = ("up.lock", "demo.toml")
+"""Files of this very run in the home: its lock, and its ports when the usual ones are taken."""
+
 JOURNAL = "journal"
 READY_SECONDS = 150
 
@@ -68,6 +72,7 @@ def run_demo(
         AmalgamError: a step failed, or the story did not end as it must.
     """
     started = time.monotonic()
+    need_idle_home(settings)
     empty_home(settings)
     with tell.chapter("Open the shop") as say:
         aside = settings.home.parent / "demo_shop"
@@ -164,14 +169,14 @@ def empty_home(settings: Settings) -> None:
     """
     from lake.store import Lake
 
-    present = [name for name in HOME_FOLDERS if any((settings.home / name).glob("*"))]
-    if not present:
-        return
-    foreign = f"AMALGAM_HOME {settings.home} holds a shop that no demo made"
-    if not (settings.reports / MARKER).exists():
-        raise RefusedError(f"{foreign}; set AMALGAM_HOME to another folder for the demo")
+    marker = settings.reports / MARKER
+    if _holds_data(settings) and not marker.exists():
+        raise RefusedError(
+            f"AMALGAM_HOME {settings.home} holds a shop that no demo made; "
+            "set AMALGAM_HOME to another folder for the demo"
+        )
     files = Lake(settings.lake).read("files", columns=["file", "source"])
-    ours = set(json.loads((settings.reports / MARKER).read_text())["files"])
+    ours = set(json.loads(marker.read_text())["files"]) if marker.exists() else set()
     strangers = {
         name
         for name, source in zip(*(files[n].to_pylist() for n in ("file", "source")), strict=True)
@@ -179,10 +184,24 @@ def empty_home(settings: Settings) -> None:
     }
     if strangers:
         raise RefusedError(
-            f"{foreign} alone: {min(strangers)} was ingested too; set another AMALGAM_HOME"
+            f"AMALGAM_HOME {settings.home} holds more than a demo: {min(strangers)} was ingested "
+            "too; set AMALGAM_HOME to another folder for the demo"
         )
-    for name in present:
-        shutil.rmtree(settings.home / name)
+    for name in HOME_FOLDERS:  # reports, with the marker, last: a run killed here is run again
+        for path in (settings.home / name).glob("*"):
+            if path.name not in KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _holds_data(settings: Settings) -> bool:
+    """Say whether there is anything in the home that somebody might miss."""
+    places = (
+        settings.lake.glob("*"),
+        settings.landing.glob("[!.]*"),
+        settings.journal.glob("*.jsonl"),
+        settings.registry.glob("bentoml/models/*/*"),
+    )
+    return any(any(place) for place in places)
 
 
 @contextmanager
@@ -191,10 +210,14 @@ def servers(settings: Settings, config: Path) -> Iterator[Callable[[Callable[[st
     settings.prefect.mkdir(parents=True, exist_ok=True)
     values = os.environ | environment(settings, server=True) | {CONFIG_VARIABLE: str(config)}
     os.environ.update(environment(settings, server=True))
-    command = [sys.executable, "-m", "flows.cli", "up", "--no-schedules", "--no-reports"]
+    options = ["--no-schedules", "--no-reports", "--attached"]
+    command = [sys.executable, "-m", "flows.cli", "up", *options]
     log = settings.prefect / "up.log"
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=values)
+        # The pipe closes when this process ends, even by SIGKILL; then `up` ends too.
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=values
+        )
     try:
         yield lambda say: _wait_ready(settings, process, log, say)
     finally:

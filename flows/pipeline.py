@@ -19,7 +19,7 @@ from prefect.runtime import flow_run
 
 from contracts.settings import Settings, load_settings
 from flows import artifacts
-from flows.steps import champion, data, outcome, training, watch
+from flows.steps import champion, data, history, outcome, training, watch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,7 +41,7 @@ ingest_files = step(data.ingest_files)
 build_features = step(data.build_features)
 materialize_online = step(data.materialize_online)
 publish_snapshot = step(data.publish_snapshot)
-read_history = step(training.read_history)
+read_history = step(history.read_history)
 join_features = step(training.join_features)
 prepare_models = step(training.prepare_models)
 evaluate_models = step(training.evaluate_models)
@@ -74,11 +74,11 @@ def materialize(now: datetime | None = None) -> dict[str, Any]:
 def train(now: datetime | None = None, reason: str = "by hand") -> dict[str, Any]:
     """Fit, fuse, prove, and release: the gate decides whether the champion moves."""
     settings, moment = _start(now)
-    history = read_history(settings, moment)
-    inputs = join_features(settings, history, moment)
+    past = read_history(settings, moment)
+    inputs = join_features(settings, past, moment)
     learnt = prepare_models(settings, inputs)
     judged = evaluate_models(settings, learnt)
-    release = pack_release(settings, history, learnt, judged, reason)
+    release = pack_release(settings, past, learnt, judged, reason)
     artifacts.trained(release)
     if release["passed"]:
         release |= move_champion(settings, release["version"], moment, "the gate", reason, None)

@@ -9,6 +9,7 @@ or in a run that was killed, is found and ended by process id.
 import json
 import os
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -132,6 +133,36 @@ def _announce_when_ready(
     announce(everything)
 
 
+def end_with_stdin() -> None:
+    """End this process when standard input closes: when who started it is gone, however."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def need_idle_home(settings: Settings, wait_seconds: float = 20) -> None:
+    """Raise UnavailableError when an `amalgam up` still uses the home after a while."""
+    from filelock import FileLock, Timeout
+
+    settings.prefect.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(settings.prefect / "up.lock", timeout=wait_seconds):
+            pass
+    except Timeout:
+        raise _in_use(settings) from None
+
+
+def _in_use(settings: Settings) -> UnavailableError:
+    return UnavailableError(
+        f"AMALGAM_HOME {settings.home} is in use by another `amalgam up` or demo; "
+        "end that one or set another AMALGAM_HOME"
+    )
+
+
 @contextmanager
 def _sole_owner(settings: Settings) -> Iterator[str]:
     """Hold the home's lock; end what a killed `amalgam up` left behind; yield this run's token."""
@@ -148,10 +179,7 @@ def _sole_owner(settings: Settings) -> Iterator[str]:
             yield token
             record.unlink(missing_ok=True)
     except Timeout:
-        raise UnavailableError(
-            f"AMALGAM_HOME {settings.home} is in use by another `amalgam up` or demo; "
-            "end that one or set another AMALGAM_HOME"
-        ) from None
+        raise _in_use(settings) from None
 
 
 def end_leftovers(token: str, grace_seconds: float = 5) -> list[int]:

@@ -2,7 +2,6 @@
 
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import columns as c
 from contracts.atomic import write_text
-from contracts.errors import BadInputError
 from contracts.settings import Settings
 from flows.steps.data import lake_files
+from flows.steps.history import History
 from flows.steps.outcome import midnight, tell
 from flows.steps.verdict import broke, headline, leaderboard, rule_line
+from flows.steps.watch import add_reference
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,29 +29,6 @@ FEATURE_SERVICE = "ranker_v1"
 DEFAULT_RETRIEVERS: dict[str, dict[str, Any]] = {
     name: {} for name in ("popularity", "item_knn", "ease", "transitions", "text", "sasrec")
 }
-
-
-@dataclass(frozen=True)
-class History:
-    """What a training reads: events strictly before its moment, and the Delta versions read."""
-
-    events: "pa.Table"
-    items: "pa.Table"
-    versions: dict[str, int]
-
-
-def read_history(settings: Settings, now: datetime) -> History:
-    """Read the events and items before `now`, and note the versions read."""
-    from features.shoppers import shopper_events
-    from lake.store import Lake
-
-    lake = Lake(settings.lake)
-    versions = lake.versions()
-    events = shopper_events(lake_files(settings, versions), before=now)
-    if not len(events):
-        raise BadInputError(f"the lake has no events before {now.isoformat()}; ingest older files")
-    items = lake.read("items", version=versions.get("items"), before=now)
-    return History(events, items, versions)
 
 
 def recipe(settings: Settings) -> "RecipeConfig":
@@ -131,7 +108,6 @@ def pack_release(
     settings: Settings, history: History, learnt: "Learnt", judged: "Judged", reason: str
 ) -> dict[str, Any]:
     """Refit the recipe on everything, write the bundle, and add it to the releases."""
-    from flows.steps.watch import add_reference
     from models.bundle import build_release
     from services.registry import Releases
 

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 from contracts import columns as c
 from contracts.errors import NotFoundError
 from contracts.settings import Settings
+from flows.steps.history import History, read_history
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from flows.steps.training import History
-
 REFERENCE = "reference.parquet"
 
 
-def add_reference(settings: Settings, history: "History", now: datetime, bundle: Path) -> None:
+def add_reference(settings: Settings, history: History, now: datetime, bundle: Path) -> None:
     """Put the window before `now` into a bundle: what later drift is measured against."""
     import pyarrow.parquet as pq
 
@@ -33,7 +32,6 @@ def measure_drift(settings: Settings, now: datetime) -> dict[str, Any]:
     """Compare the window before `now` with the champion's reference; decide whether to retrain."""
     import pyarrow.parquet as pq
 
-    from flows.steps.training import read_history
     from monitoring.decision import decide
     from monitoring.drift import drift_report
     from monitoring.windows import window_of
@@ -68,7 +66,7 @@ def measure_drift(settings: Settings, now: datetime) -> dict[str, Any]:
 
 def _window(
     settings: Settings,
-    history: "History",
+    history: History,
     now: datetime,
     *,
     top_items: Sequence[str] | None = None,

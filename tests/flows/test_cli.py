@@ -18,6 +18,7 @@ COMMANDS = (
     "rollback",
     "monitor",
     "serve",
+    "bento",
     "up",
     "recommend",
 )
@@ -62,6 +63,8 @@ def test_releases_of_an_empty_home_are_an_empty_list(tmp_path: Path) -> None:
     [
         (("recommend", "7", "--at", "yesterday"), 2, "time 'yesterday' is not ISO 8601"),
         (("recommend", "7", "--demo"), 5, "no service answers at"),
+        (("ingest", "nowhere.csv"), 2, "nowhere.csv does not exist"),
+        (("bento",), 3, "there is no champion to package yet"),
     ],
 )
 def test_an_error_is_one_clear_line_and_its_exit_code(

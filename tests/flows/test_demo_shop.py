@@ -2,12 +2,16 @@ import gzip
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from contracts.atomic import write_json
 from contracts.errors import BadInputError, RefusedError
 from contracts.settings import Settings
 from flows.demo import empty_home
 from flows.demo_shop import open_shop
+from flows.up import need_idle_home
+from lake.store import Lake
 
 
 def _silent(_: str) -> None:
@@ -47,13 +51,30 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_a_home_that_no_demo_made_is_left_alone(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    empty_home(settings)
-    (settings.registry).mkdir()
-    (settings.registry / "champion.json").write_text("{}")
+    need_idle_home(settings)
+    empty_home(settings)  # nothing there but a lock
+    release = settings.registry / "bentoml" / "models" / "amalgam" / "1"
+    release.mkdir(parents=True)
     with pytest.raises(RefusedError, match="holds a shop that no demo made"):
         empty_home(settings)
-    assert (settings.registry / "champion.json").exists()
-    settings.reports.mkdir()
-    (settings.reports / "demo.json").write_text('{"files": []}')
+    assert release.exists()
+
+
+def test_the_home_of_a_demo_is_emptied_but_not_what_others_ingested(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    write_json(settings.reports / "demo.json", {"files": ["a.csv"]})
+    lake = Lake(settings.lake)
+
+    def ledger(name: str) -> pa.Table:
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        row = {"file_id": name, "file": name, "source": "amalgam", "rows_in": 1, "ingested_at": now}
+        return pa.Table.from_pylist([row])
+
+    lake.append("files", ledger("a.csv"))
+    lake.append("files", ledger("b.csv"))
+    with pytest.raises(RefusedError, match=r"b\.csv was ingested too"):
+        empty_home(settings)
+    write_json(settings.reports / "demo.json", {"files": ["a.csv", "b.csv"]})
     empty_home(settings)
-    assert not settings.registry.exists()
+    assert not any(settings.lake.iterdir())
+    assert not any(settings.reports.iterdir())
