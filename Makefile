@@ -22,8 +22,8 @@ setup: .venv/ready  ## make .venv with everything pinned
 demo: setup  ## the life of a shop, start to end: make demo [DATA=online_retail.csv.gz]
 	$(BIN)/amalgam demo $(if $(DATA),--data $(DATA))
 
-up: setup  ## Prefect, the service and the Evidently UI together, until Ctrl-C
-	$(BIN)/amalgam up $(if $(wildcard var/registry/demo.json),--demo)
+up: setup  ## Prefect, service and Evidently UI until Ctrl-C (as a demo without AMALGAM_ID_KEY)
+	$(BIN)/amalgam up $(if $(AMALGAM_ID_KEY),,--demo)
 
 test: setup  ## all tests with small counts
 	$(BIN)/python -m pytest -q

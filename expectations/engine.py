@@ -35,8 +35,11 @@ def load() -> Any:
 @cache
 def _batch_definition() -> Any:
     gx = load()
+    from great_expectations.data_context.types import base
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
+    # It tells of every temporary folder it makes; its module sets a level of its own.
+    base.logger.setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("batches").add_dataframe_asset("batch")

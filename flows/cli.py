@@ -62,6 +62,7 @@ def demo(
     from flows.show import RichTeller, show_story
 
     settings, path = demo_settings(config)
+    _say_demo()
     teller = RichTeller()
     story = run_demo(settings, data, events=events, seed=seed, config=path, tell=teller)
     show_story(story)
@@ -214,6 +215,8 @@ def up(
     from flows.up import end_with_stdin, run_up
 
     settings = _settings(demo)
+    if settings.demo:
+        _say_demo()
     if attached:
         end_with_stdin()
     run_up(settings, scheduled=schedules, reports_ui=reports, announce=show_addresses)
@@ -274,6 +277,10 @@ def _moment(text: str | None) -> datetime | None:
             f"time '{text}' is not ISO 8601; write it like 2026-11-20 or 2026-11-20T18:00:00+00:00"
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _say_demo() -> None:
+    _say("Demo: shoppers' ids are hidden under a public key, and the service asks for no API key.")
 
 
 def _say(text: str) -> None:

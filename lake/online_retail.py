@@ -38,7 +38,7 @@ EXTRA: Final = ("line_description", "line_country")
 # What warehouse staff write where a title belongs, in capitals as titles are.
 NOTES: Final = (
     "(.*[?].*|DAMAGE.*|CHECK.*|FOUND|AMAZON.*|MIA|FBA|LOST.*|WET.*|MOULDY.*|BROKEN.*|MISSING.*|EBAY|"
-    "WRONG.*|THROWN.*|DOTCOM|TEST|SAMPLE|ADJUST.*|COUNTED|CRUSHED|SMASHED|RETURNED|[0-9 ]+|.{0,3})"
+    "WRONG.*|THROWN.*|DOTCOM|TEST|SAMPLE|ADJUST.*|COUNTED|CRUSHED|SMASHED|RETURNED|[0-9 ]+|.{0,2})"
 )
 
 

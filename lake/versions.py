@@ -32,6 +32,8 @@ def only_changes(spec: TableSpec, rows: pa.Table, known: pa.Table, *, text: str)
     """
     if not len(rows):
         return spec.schema.empty_table()
+    if text in spec.required:
+        rows = _named(spec, rows, known, text)
     priced = c.PRICE if c.PRICE in rows.column_names else "NULL"
     thing = quoted(spec.key[0])
     fresh = rows.append_column("n", pa.array(np.arange(len(rows))))
@@ -60,6 +62,22 @@ def only_changes(spec: TableSpec, rows: pa.Table, known: pa.Table, *, text: str)
         {"kept": kept, "known": known},
     )
     return found.cast(spec.schema)
+
+
+def _named(spec: TableSpec, rows: pa.Table, known: pa.Table, text: str) -> pa.Table:
+    """Return rows in which a thing that nothing has named so far is called by its key.
+
+    A product that was sold under a warehouse note is a product all the same; its title comes later.
+    """
+    thing, said, moment = quoted(spec.key[0]), quoted(text), quoted(spec.time)
+    found = ask(
+        f"SELECT * EXCLUDE (n, first_n) REPLACE (CASE WHEN n = first_n AND {thing} NOT IN "
+        f"  (SELECT {thing} FROM known) THEN coalesce({said}, {thing}) ELSE {said} END AS {said}) "
+        f"FROM (SELECT *, first(n) OVER (PARTITION BY {thing} ORDER BY {moment}, n) AS first_n "
+        f"      FROM (SELECT *, row_number() OVER () AS n FROM rows)) ORDER BY n",
+        {"rows": rows, "known": known},
+    )
+    return found.cast(rows.schema)
 
 
 def _kept(table: pa.Table) -> np.ndarray:

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     Learnt = tuple[Prepared, Learned]
 
 FEATURE_SERVICE = "ranker_v1"
-DEFAULT_RETRIEVERS: dict[str, dict[str, Any]] = {
-    name: {} for name in ("popularity", "item_knn", "ease", "transitions", "text", "sasrec")
-}
 
 
 def recipe(settings: Settings) -> "RecipeConfig":
@@ -87,9 +84,11 @@ def _item_days(history: History, start: datetime, end: datetime) -> "pa.Table":
 def prepare_models(settings: Settings, inputs: "TrainingInputs") -> "Learnt":
     """Fit the base models before the rank window, and learn on it to fuse them."""
     from models.recipe import learn_to_fuse, prepare
+    from models.registry import RETRIEVERS
 
     prepared = prepare(inputs, recipe(settings))
-    return prepared, learn_to_fuse(prepared, settings.retrievers or DEFAULT_RETRIEVERS, tell)
+    options = settings.retrievers or {name: {} for name in RETRIEVERS}
+    return prepared, learn_to_fuse(prepared, options, tell)
 
 
 def evaluate_models(settings: Settings, learnt: "Learnt") -> "Judged":

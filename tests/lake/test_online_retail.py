@@ -88,6 +88,23 @@ def test_items_and_users_are_derived_by_what_changes(tmp_path: Path) -> None:
     assert (report.tables["items"], report.tables["users"]) == (5, 3)
 
 
+def test_a_product_sold_under_a_note_is_called_by_its_code_until_it_is_named(
+    tmp_path: Path,
+) -> None:
+    lines = (
+        "536365,85123A,?,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
+        "536366,85123A,WHITE LANTERN,6,2010-12-02 08:26:00,2.55,17850.0,United Kingdom\n"
+        "536367,85123A,,6,2010-12-03 08:26:00,2.55,17850.0,United Kingdom\n"
+    )
+    report, lake = bring(tmp_path, [write(tmp_path / "orders.csv", f"{HEADER}\n{lines}")])
+    assert (report.accepted, report.quarantined) == (3, 0)
+    rows = lake.read("items").sort_by("valid_from").to_pylist()
+    assert [(row["valid_from"].day, row["title"]) for row in rows] == [
+        (1, "85123A"),
+        (2, "WHITE LANTERN"),
+    ]
+
+
 def test_quarantine_hides_people_and_keeps_the_line(tmp_path: Path) -> None:
     _, lake = bring(tmp_path, [write(tmp_path / "orders.csv", TEXT)])
     rows = {row["line"]: row for row in lake.read("quarantine").to_pylist()}
