@@ -213,8 +213,10 @@ def up(
     """Run Prefect with all deployments, the service and the Evidently UI, until Ctrl-C."""
     from flows.show import show_addresses
     from flows.up import end_with_stdin, run_up
+    from services.front_door import check_environment
 
     settings = _settings(demo)
+    check_environment(settings)
     if settings.demo:
         _say_demo()
     if attached:

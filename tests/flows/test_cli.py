@@ -64,6 +64,7 @@ def test_releases_of_an_empty_home_are_an_empty_list(tmp_path: Path) -> None:
         (("recommend", "7", "--at", "yesterday"), 2, "time 'yesterday' is not ISO 8601"),
         (("recommend", "7", "--demo"), 5, "no service answers at"),
         (("ingest", "nowhere.csv"), 2, "nowhere.csv does not exist"),
+        (("up",), 2, "AMALGAM_ID_KEY is not set"),
         (("bento",), 3, "there is no champion to package yet"),
     ],
 )
