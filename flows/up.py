@@ -86,6 +86,8 @@ def run_up(
                 need_free_port(part.port, part.name)
         (settings.reports / "evidently").mkdir(parents=True, exist_ok=True)
         manager = Manager()
+        # A terminal that is closed ends this like Ctrl-C: the parts have sessions of their own.
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         values = os.environ | environment(settings, server=True) | {TOKEN_VARIABLE: token}
         for part in everything:
             manager.add_process(part.name, f"exec {part.command}", env=values)
@@ -145,13 +147,17 @@ def end_with_stdin() -> None:
 
 
 def need_idle_home(settings: Settings, wait_seconds: float = 20) -> None:
-    """Raise UnavailableError when an `amalgam up` still uses the home after a while."""
+    """End what a killed `amalgam up` left behind in the home.
+
+    Raises:
+        UnavailableError: one that runs still uses the home after a while.
+    """
     from filelock import FileLock, Timeout
 
     settings.prefect.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(settings.prefect / "up.lock", timeout=wait_seconds):
-            pass
+            _end_recorded(settings)
     except Timeout:
         raise _in_use(settings) from None
 
@@ -172,14 +178,19 @@ def _sole_owner(settings: Settings) -> Iterator[str]:
     lock, record = settings.prefect / "up.lock", settings.prefect / "up.json"
     try:
         with FileLock(lock, timeout=0):
-            if record.exists():
-                end_leftovers(str(json.loads(record.read_text())["token"]))
+            _end_recorded(settings)
             token = uuid.uuid4().hex
             write_json(record, {"token": token, "pid": os.getpid()})
             yield token
             record.unlink(missing_ok=True)
     except Timeout:
         raise _in_use(settings) from None
+
+
+def _end_recorded(settings: Settings) -> None:
+    record = settings.prefect / "up.json"
+    if record.exists():
+        end_leftovers(str(json.loads(record.read_text())["token"]))
 
 
 def end_leftovers(token: str, grace_seconds: float = 5) -> list[int]:

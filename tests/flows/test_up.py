@@ -9,10 +9,11 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from contracts.atomic import write_json
 from contracts.errors import UnavailableError
 from contracts.settings import Settings
 from flows.environment import need_free_port
-from flows.up import TOKEN_VARIABLE, end_leftovers, parts, run_up
+from flows.up import TOKEN_VARIABLE, end_leftovers, need_idle_home, parts, run_up
 
 
 def test_leftovers_are_found_by_token_and_ended(tmp_path: Path) -> None:
@@ -28,6 +29,20 @@ def test_leftovers_are_found_by_token_and_ended(tmp_path: Path) -> None:
     finally:
         other.kill()
         other.wait()
+
+
+def test_what_a_killed_up_left_behind_is_ended_before_the_home_is_used(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, demo=True)
+    token = uuid.uuid4().hex
+    write_json(settings.prefect / "up.json", {"token": token, "pid": 1})
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    left = subprocess.Popen(sleep, env=os.environ | {TOKEN_VARIABLE: token})
+    try:
+        need_idle_home(settings)
+        assert not psutil.pid_exists(left.pid)
+    finally:
+        left.kill()
+        left.wait()
 
 
 def test_a_taken_port_is_named_with_who_needs_it() -> None:
