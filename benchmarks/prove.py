@@ -34,6 +34,27 @@ def prove_bento() -> dict[str, Any]:
     return prove()
 
 
+def prove_kills() -> dict[str, Any]:
+    """An ingest, an upkeep, a snapshot killed at every named point and at random moments."""
+    from benchmarks.prove_kills import prove
+
+    return prove()
+
+
+def prove_point_in_time() -> dict[str, Any]:
+    """Point-in-time features and daily builds on many random streams of events."""
+    from benchmarks.prove_point_in_time import prove
+
+    return prove()
+
+
+def prove_features() -> dict[str, Any]:
+    """Speed and memory of the features at full counts."""
+    from benchmarks.prove_features import prove
+
+    return prove()
+
+
 def _demo(arguments: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "flows.cli"]
     seconds = []
@@ -57,6 +78,9 @@ PROOFS: dict[str, Callable[[], dict[str, Any]]] = {
     "demo": prove_demo,
     "demo_data": prove_demo_data,
     "bento": prove_bento,
+    "point_in_time": prove_point_in_time,
+    "kills": prove_kills,
+    "features": prove_features,
 }
 
 

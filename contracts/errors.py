@@ -7,6 +7,7 @@ AmalgamError            1  something went wrong that is ours
 ├── SettingsError       2  a setting or an environment variable is missing or wrong
 ├── NotFoundError       3  a release, table, shopper or folder that was named does not exist
 ├── RefusedError        4  a rule said no: the gate, a blocked batch, an unsafe promotion
+│   └── VersionErased   4  an older version of a table, which an erase or a new key made unreadable
 ├── UnavailableError    5  a server, lock or port that is needed is not there
 ├── NotFittedError      1  a model was used before fit() or load()
 └── CorruptError        1  a checksum or a format on our own disk does not match
@@ -48,6 +49,12 @@ class RefusedError(AmalgamError):
 
     exit_code = 4
     code = "refused"
+
+
+class VersionErased(RefusedError):  # noqa: N818 - DESIGN's name
+    """An older version of a table cannot be read: an erase or a new key took it away."""
+
+    code = "version_erased"
 
 
 class UnavailableError(AmalgamError):

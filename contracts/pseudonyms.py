@@ -15,6 +15,7 @@ Kind = Literal["user", "session"]
 DEMO_KEY = "amalgam-demo-key-that-protects-nobody"
 KEY_VARIABLE = "AMALGAM_ID_KEY"
 SHORTEST_KEY = 16
+FINGERPRINTED = "which keys a lake was filled under"
 MAKE_KEY = 'python -c "import secrets; print(secrets.token_hex(32))"'
 
 
@@ -51,23 +52,63 @@ class Pseudonymiser:
 
     def one(self, raw: str, kind: Kind) -> str:
         """Return the pseudonym of one raw id."""
-        value = f"{kind}:{raw}"
-        for key in self._keys:
-            value = hmac.new(key, value.encode(), hashlib.sha256).hexdigest()[:32]
-        return value
+        return self._hashed(f"{kind}:{raw}")
+
+    def _hashed(self, value: str) -> str:
+        return _chained(self._keys, value)
 
     def many(self, raw: pa.Array | pa.ChunkedArray, kind: Kind) -> pa.Array:
         """Return pseudonyms of a string column, each distinct id hashed once."""
-        column = pc.utf8_trim_whitespace(pc.cast(raw, pa.string()))
+        column = pc.cast(raw, pa.string())
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()
         encoded = pc.dictionary_encode(column)
         names = [
-            self.one(value, kind) if value else None for value in encoded.dictionary.to_pylist()
+            self.one(value, kind) if value else None
+            for value in pc.utf8_trim_whitespace(encoded.dictionary).to_pylist()
         ]
+        return pa.array(names, pa.string()).take(encoded.indices)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells one chain of keys from another, and nothing of the keys: 32 hex characters."""
+        return self._hashed(f"fingerprint:{FINGERPRINTED}")
+
+    def token(self, pseudonym: str) -> str:
+        """Return the erasure token of a pseudonym: a keyed hash that names a person to nobody else.
+
+        Flows are given this, for their parameters are stored.
+        """
+        return hmac.new(self._keys[-1], f"erase:{pseudonym}".encode(), hashlib.sha256).hexdigest()
+
+    def before(self, fingerprint: str) -> "Pseudonymiser | None":
+        """Return the pseudonymiser of the older keys of this chain that has `fingerprint`."""
+        for length in range(1, len(self._keys)):
+            older = Pseudonymiser(self._keys[:length])
+            if hmac.compare_digest(older.fingerprint, fingerprint):
+                return older
+        return None
+
+    def rekey(self, pseudonyms: pa.Array | pa.ChunkedArray, since: "Pseudonymiser") -> pa.Array:
+        """Turn pseudonyms made by `since`, the older keys of this chain, into those of all keys.
+
+        Null stays null; each distinct pseudonym is hashed once.
+        """
+        newer = self._keys[len(since._keys) :]
+        column = pc.cast(pseudonyms, pa.string())
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+        encoded = pc.dictionary_encode(column)
+        names = [_chained(newer, value) for value in encoded.dictionary.to_pylist()]
         return pa.array(names, pa.string()).take(encoded.indices)
 
     @property
     def seal_key(self) -> bytes:
         """Key material for sealing quarantined lines, derived from the newest pseudonym key."""
         return hmac.new(self._keys[-1], b"seal", hashlib.sha256).digest()
+
+
+def _chained(keys: Sequence[bytes], value: str) -> str:
+    for key in keys:
+        value = hmac.digest(key, value.encode(), "sha256").hex()[:32]
+    return value

@@ -5,12 +5,24 @@ Read once, at the entrance, and passed down.
 
 import os
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from contracts.errors import SettingsError
+from contracts.source_settings import SourceSettings, check_sources
+from contracts.validation_settings import ValidationSettings
 
 HOME_VARIABLE = "AMALGAM_HOME"
 CONFIG_VARIABLE = "AMALGAM_CONFIG"
@@ -27,6 +39,8 @@ class ShopSettings(_Section):
 
     currency: str = "EUR"
     """The one currency of all prices (ISO 4217)."""
+    opened: date = date(1995, 1, 1)
+    """First day of the shop (UTC): an earlier event has a broken clock and is refused."""
 
 
 class IntakeSettings(_Section):
@@ -36,6 +50,16 @@ class IntakeSettings(_Section):
     """Rows validated and appended at a time: bounds memory."""
     landing_retention_days: NonNegativeInt = 0
     """Days a landed file is kept after ingest; 0 deletes it at once."""
+    settle_seconds: NonNegativeFloat = 10.0
+    """A file in a source's `paths` that changed less than this ago is left for the next ingest."""
+
+
+class BuildingSettings(_Section):
+    """How features are built from the lake."""
+
+    memory_limit: str = Field(default="", pattern=r"^(\d+(\.\d+)?(KB|MB|GB|TB|KiB|MiB|GiB|TiB))?$")
+    """Memory for a feature build, such as "4GB"; what does not fit is spilled to disk. Empty:
+    80 % of the machine."""
 
 
 class MonitorSettings(_Section):
@@ -67,6 +91,19 @@ class ServiceSettings(_Section):
     """Events after which a worker closes its journal segment, for ingest to take."""
 
 
+class UpkeepSettings(_Section):
+    """How much of the past is kept, and how large the lake's files are to be."""
+
+    vacuum_retention_days: PositiveInt = 7
+    """Days that an older version of the lake can still be read (`train --as-of`)."""
+    target_file_mb: PositiveInt = 128
+    """Smaller files of a table are put together, up to about this size."""
+    keep_reports_days: PositiveInt = 90
+    """Days that pages of validation and drift and the outcomes of runs are kept."""
+    keep_quarantine_days: PositiveInt = 90
+    """Days that a refused row is kept, for a retry."""
+
+
 class OperationsSettings(_Section):
     """Ports and schedules (cron, UTC) of what `amalgam up` runs."""
 
@@ -76,6 +113,7 @@ class OperationsSettings(_Section):
     materialize_cron: str = "2,32 * * * *"
     train_cron: str = "0 3 * * 1"
     monitor_cron: str = "0 2 * * *"
+    upkeep_cron: str = "40 1 * * *"
 
 
 class Settings(_Section):
@@ -90,11 +128,21 @@ class Settings(_Section):
     """Public key for pseudonyms, no API keys: for looking around only."""
     shop: ShopSettings = ShopSettings()
     intake: IntakeSettings = IntakeSettings()
+    validation: ValidationSettings = ValidationSettings()
+    building: BuildingSettings = BuildingSettings()
     monitor: MonitorSettings = MonitorSettings()
     service: ServiceSettings = ServiceSettings()
     operations: OperationsSettings = OperationsSettings()
+    upkeep: UpkeepSettings = UpkeepSettings()
     training: dict[str, Any] = Field(default_factory=dict)
     retrievers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    sources: dict[str, SourceSettings] = Field(default_factory=dict)
+    """The shop's own exports and databases, by name (docs/sources.md)."""
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> "Settings":
+        check_sources(self.sources, self.shop.currency)
+        return self
 
     @property
     def landing(self) -> Path:
@@ -156,6 +204,8 @@ def load_settings(
     values["demo"] = os.environ.get(DEMO_VARIABLE) == "1" if demo is None else demo
     try:
         return Settings.model_validate(values)
+    except SettingsError as error:
+        raise SettingsError(f"{chosen or 'settings'}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

@@ -163,6 +163,8 @@ QUARANTINE: Final = TableSpec(
         (c.RULE, pa.string()),
         (c.FILE, pa.string()),
         (c.LINE, pa.int64()),
+        (c.SOURCE, pa.string()),
+        (c.FORMAT, pa.string()),
         (c.ROW, pa.string()),
         (c.SEALED, pa.binary()),
         (c.QUARANTINED_AT, TIMESTAMP),
@@ -182,10 +184,25 @@ FILES: Final = TableSpec(
         (c.ROWS_ACCEPTED, pa.int64()),
         (c.ROWS_QUARANTINED, pa.int64()),
         (c.ROWS_DUPLICATE, pa.int64()),
+        (c.ROWS_ERASED, pa.int64()),
         (c.INGESTED_AT, TIMESTAMP),
     ),
     required=(c.FILE_ID, c.FILE, c.ROWS_IN, c.INGESTED_AT),
     time=c.INGESTED_AT,
+)
+
+# Who was erased: the pseudonym sealed (Fernet), so that re-landed files do not bring a person back.
+TOMBSTONES: Final = TableSpec(
+    name="tombstones",
+    key=(c.TOMBSTONE_ID,),
+    schema=_schema(
+        (c.TOMBSTONE_ID, pa.string()),
+        (c.KIND, pa.string()),
+        (c.SEALED, pa.binary()),
+        (c.ERASED_AT, TIMESTAMP),
+    ),
+    required=(c.TOMBSTONE_ID, c.KIND, c.SEALED, c.ERASED_AT),
+    time=c.ERASED_AT,
 )
 
 TABLES: Final = {
@@ -200,6 +217,7 @@ TABLES: Final = {
         ALIAS,
         QUARANTINE,
         FILES,
+        TOMBSTONES,
     )
 }
 # Tables that a shop's own files may hold; the rest the platform writes itself.

@@ -4,12 +4,11 @@ import logging
 import os
 import threading
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import pandas as pd
-
-from contracts import columns as c
 
 LOCK = threading.Lock()
 """Held while a frame is validated: the shared context keeps the current batch, so one at a time."""
@@ -17,7 +16,7 @@ LOCK = threading.Lock()
 
 @cache
 def load() -> Any:
-    """Import great_expectations (about 3 s, once) with analytics off, and return the module.
+    """Import great_expectations (2 to 3 s, once) with analytics off, and return the module.
 
     Its import warns about Python modules it uses and redirects all warnings of the process to a
     logger; neither is the caller's business, so both are kept inside.
@@ -46,18 +45,34 @@ def _batch_definition() -> Any:
     return asset.add_batch_definition_whole_dataframe("whole")
 
 
-def validate(frame: pd.DataFrame, suite: Any) -> list[Any]:
-    """Run a suite over a frame with a `row_id` column; GX's results name the ids of bad rows."""
+def validate(frame: pd.DataFrame, expectations: Sequence[Any]) -> list[Any]:
+    """Run expectations over a frame numbered 0..n-1; return their results, in the same order.
+
+    All are first asked for yes or no; those that said no are asked again, and then name the
+    numbers of the rows that broke them (`unexpected_index_list`), where they can name rows at all.
+    """
+    marked = [_numbered(expectation, place) for place, expectation in enumerate(expectations)]
     with LOCK:
         definition = _batch_definition()
         batch = definition.get_batch(batch_parameters={"dataframe": frame})
-        outcome = batch.validate(
-            suite,
-            result_format={
-                "result_format": "COMPLETE",
-                "unexpected_index_column_names": [c.ROW_ID],
-            },
-        )
+        found = _run(batch, marked, "BOOLEAN_ONLY")
+        failed = [marked[place] for place, outcome in found.items() if not outcome.success]
+        if failed:
+            found |= _run(batch, failed, "COMPLETE")
         # GX keeps the last batch it saw; give it an empty one so that ours can be freed.
         definition.get_batch(batch_parameters={"dataframe": frame.iloc[:0].copy()})
-    return list(outcome.results)
+    return [found[place] for place in range(len(marked))]
+
+
+_PLACE = "place"
+
+
+def _numbered(expectation: Any, place: int) -> Any:
+    """Return a copy that carries its place, for GX gives results back in an order of its own."""
+    return expectation.copy(update={"meta": {**(expectation.meta or {}), _PLACE: place}})
+
+
+def _run(batch: Any, expectations: list[Any], detail: str) -> dict[int, Any]:
+    suite = load().ExpectationSuite(name="rules", expectations=expectations)
+    outcome = batch.validate(suite, result_format={"result_format": detail})
+    return {int(found.expectation_config.meta[_PLACE]): found for found in outcome.results}

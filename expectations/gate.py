@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contracts import columns as c
-from contracts.errors import BadInputError, RefusedError, SettingsError
+from contracts.errors import BadInputError, SettingsError
 from contracts.tables import TableSpec, table_spec
 from contracts.validation import ValidatedBatch
-from expectations import engine
-from expectations.frames import needed_columns, positions_of, validation_frame
-from expectations.suites import OPENED, Bounds, build_suite
+from expectations.frames import judged_arrays, needed_columns
+from expectations.suites import OPENED, ROW, WARN, Bounds, build_rules
+from expectations.verdicts import RuleGroup, RuleVerdict, group_rules, judge_group
 
 SEPARATOR: Final = "; "
 EXAMPLES: Final = 3
@@ -26,9 +26,9 @@ PERSONAL: Final = frozenset({c.TEXT, c.QUERY})
 
 @dataclass(frozen=True)
 class _Prepared:
-    suite: Any
+    groups: list[RuleGroup]
     columns: list[str]
-    rules: list[str]
+    order: dict[str, int]
 
 
 class ExpectationGate:
@@ -39,10 +39,13 @@ class ExpectationGate:
         known_items: ids that interactions and reviews may name, or a function that gives them at
             each call (items can arrive in the same run); None leaves that rule out.
         opened: the first day of the shop; earlier events are refused. Default 1995-01-01.
-        extra: the shop's own expectations per table, each with meta {"rule": text}; only kinds that
-            GX can answer row by row; every row they name is bad (`mostly` is not heeded).
+        extra: the shop's own expectations per table, each with meta {"rule": text} and, if broken
+            rows are only to be counted, "severity": "warn"; only kinds that GX can answer row by
+            row; every row they name is bad (`mostly` is not heeded).
 
-    Suites are built once per gate, the GX context once per process; threads take turns.
+    Great Expectations sees one row of each kind (expectations/alike.py), so that a million rows
+    cost about what their kinds do. Suites are built once per gate, the GX context once per
+    process. A gate may be called from any thread; callers take turns.
     """
 
     def __init__(
@@ -73,23 +76,29 @@ class ExpectationGate:
             RefusedError: a rule could not be evaluated; then nothing of the batch may pass.
         """
         prepared = self._prepare(table)
-        row_ids = _check_batch(table_spec(table), batch)
-        frame = validation_frame(batch, prepared.columns, self._items())
-        broken: list[tuple[str, np.ndarray]] = []
-        summaries = []
-        order = {rule: place for place, rule in enumerate(prepared.rules)}
-        outcomes = engine.validate(frame, prepared.suite)
-        for outcome in sorted(outcomes, key=lambda found: order[_rule(found)]):
-            positions = _bad_positions(table, outcome, row_ids)
-            broken.append((_rule(outcome), positions))
-            summaries.append(_summary(table_spec(table), batch, outcome, positions))
+        _check_batch(table_spec(table), batch)
+        arrays = judged_arrays(batch, prepared.columns, self._items())
+        found = [
+            verdict
+            for group in prepared.groups
+            for verdict in judge_group(table, group, arrays, batch.num_rows)
+        ]
+        found.sort(key=lambda verdict: prepared.order[verdict.rule])
+        spec = table_spec(table)
+        summaries = [_summary(spec, batch, verdict) for verdict in found]
+        broken = [(v.rule, v.positions) for v in found if v.severity == ROW]
         return _split(table, batch, broken, summaries, self._bounds.now)
 
     def _prepare(self, table: str) -> _Prepared:
         if table not in self._prepared:
-            suite = build_suite(table, self._bounds, self._extra.get(table, ()))
-            rules = [str(expectation.meta["rule"]) for expectation in suite.expectations]
-            self._prepared[table] = _Prepared(suite, needed_columns(suite), rules)
+            own = build_rules(table, self._bounds)
+            extra = self._extra.get(table, ())
+            rules = [*own, *extra]
+            self._prepared[table] = _Prepared(
+                groups=group_rules(table_spec(table), own, extra),
+                columns=needed_columns(rules),
+                order={str(rule.meta["rule"]): place for place, rule in enumerate(rules)},
+            )
         return self._prepared[table]
 
     def _items(self) -> pa.Array | None:
@@ -106,6 +115,12 @@ def _aware(moment: datetime, name: str) -> datetime:
 def _check_extra(table: str, rules: Sequence[Any]) -> None:
     for rule in rules:
         text = (rule.meta or {}).get("rule")
+        severity = (rule.meta or {}).get("severity", ROW)
+        if severity not in (ROW, WARN):
+            raise SettingsError(
+                f"extra expectation '{text}' for '{table}' has severity '{severity}'; a gate for "
+                f"rows knows '{ROW}' and '{WARN}', whole batches are blocked by HistoryJudge"
+            )
         if not text or SEPARATOR in text:
             raise SettingsError(
                 f"extra expectation {type(rule).__name__} for '{table}' needs meta "
@@ -113,59 +128,30 @@ def _check_extra(table: str, rules: Sequence[Any]) -> None:
             )
 
 
-def _check_batch(spec: TableSpec, batch: pa.Table) -> pa.Array:
+def _check_batch(spec: TableSpec, batch: pa.Table) -> None:
     missing = [name for name in (*spec.schema.names, c.ROW_ID) if name not in batch.column_names]
     if missing:
         raise BadInputError(
             f"batch for '{spec.name}' lacks the columns {missing}; fill absent ones with nulls"
         )
-    row_ids = pc.cast(batch[c.ROW_ID], pa.int64()).combine_chunks()
-    if row_ids.null_count or pc.count_distinct(row_ids).as_py() != len(row_ids):
+    ids = batch[c.ROW_ID]
+    numbers = ids.to_numpy() if not ids.null_count else np.zeros(2, np.int64)
+    ascending = bool((numbers[1:] > numbers[:-1]).all())
+    if not ascending and len(np.unique(numbers)) != len(numbers):
         raise BadInputError(f"batch for '{spec.name}': row_id must be unique and never null")
-    return row_ids
 
 
-def _rule(outcome: Any) -> str:
-    return str(outcome.expectation_config.meta["rule"])
-
-
-def _bad_positions(table: str, outcome: Any, row_ids: pa.Array) -> np.ndarray:
-    """Return positions of the rows that break a rule; refuse the batch when GX cannot name them."""
-    problem = _exception(outcome.exception_info)
-    listed = outcome.result.get("unexpected_index_list")
-    if problem is None and listed is None and not outcome.success:
-        problem = "it failed without naming rows"
-    if problem is not None:
-        raise RefusedError(
-            f"batch for '{table}' is blocked: the rule '{_rule(outcome)}' could not be evaluated "
-            f"({problem}); mend the rule or the source, then ingest again"
-        )
-    wanted = np.fromiter((int(entry[c.ROW_ID]) for entry in listed or ()), np.int64)
-    return np.sort(positions_of(row_ids, wanted))
-
-
-def _exception(info: Mapping[str, Any] | None) -> str | None:
-    """Return the message of an exception inside GX, or None; it comes flat, or once per metric."""
-    for part in (info or {}, *(info or {}).values()):
-        if isinstance(part, Mapping) and part.get("raised_exception"):
-            return str(part.get("exception_message")).strip()
-    return None
-
-
-def _summary(
-    spec: TableSpec, batch: pa.Table, outcome: Any, positions: np.ndarray
-) -> dict[str, Any]:
-    config = outcome.expectation_config
-    column = config.kwargs.get("column")
+def _summary(spec: TableSpec, batch: pa.Table, verdict: RuleVerdict) -> dict[str, Any]:
+    column = verdict.column
     return {
-        "rule": _rule(outcome),
-        "severity": str(config.meta.get("severity", "row")),
-        "expectation": str(config.type),
+        "rule": verdict.rule,
+        "severity": verdict.severity,
+        "expectation": verdict.expectation,
         "column": column,
-        "success": not positions.size,
-        "rows": int(outcome.result.get("element_count", batch.num_rows)),
-        "broken": int(positions.size),
-        "examples": _examples(spec, batch, column, positions[:EXAMPLES]),
+        "success": not verdict.positions.size,
+        "rows": verdict.rows,
+        "broken": int(verdict.positions.size),
+        "examples": _examples(spec, batch, column, verdict.positions[:EXAMPLES]),
     }
 
 
@@ -202,8 +188,8 @@ def _split(
         "expectations": summaries,
     }
     return ValidatedBatch(
-        good=batch.filter(pa.array(~bad)),
-        bad=batch.filter(pa.array(bad)),
+        good=batch.filter(pa.array(~bad)) if bad.any() else batch,
+        bad=batch.filter(pa.array(bad)) if bad.any() else batch.slice(0, 0),
         rules=rules,
         result=result,
     )

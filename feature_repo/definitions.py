@@ -11,19 +11,25 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import pyarrow as pa
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.data_format import ParquetFormat
 from feast.types import Array, Float32, Float64, Int64, String
 
 from contracts import columns as c
+from features.assembly import ELEMENTS
 from features.items import ITEM_FEATURES
-from features.users import STATE_LISTS
 
 # A state or a price stays true until a newer one comes: age is a feature of the models, not a
 # reason to forget.
 FOREVER: Final = timedelta(days=3650)
 
-_STATE_TYPES: Final = {c.EVENT_ITEMS: Array(String), c.EVENT_PRICES: Array(Float64)}
+_LIST_TYPES: Final = {
+    pa.int64(): Array(Int64),
+    pa.float32(): Array(Float32),
+    pa.float64(): Array(Float64),
+    pa.string(): Array(String),
+}
 
 
 class Definitions(NamedTuple):
@@ -36,7 +42,7 @@ class Definitions(NamedTuple):
     user_state_push: PushSource
     user_state: FeatureView
     item_features: FeatureView
-    ranker_v1: FeatureService
+    ranker_v2: FeatureService
 
 
 def define(folder: Path) -> Definitions:
@@ -69,7 +75,7 @@ def define(folder: Path) -> Definitions:
         ttl=FOREVER,
         schema=[
             Field(name=c.USER_ID, dtype=String),
-            *(Field(name=name, dtype=_STATE_TYPES.get(name, Array(Int64))) for name in STATE_LISTS),
+            *(Field(name=name, dtype=_LIST_TYPES[kind]) for name, kind in ELEMENTS.items()),
         ],
         source=user_state_push,
         online=True,
@@ -88,9 +94,9 @@ def define(folder: Path) -> Definitions:
 
     # A release names the service it was trained on; other features are a new service beside the
     # old.
-    ranker_v1 = FeatureService(name="ranker_v1", features=[user_state, item_features])
+    ranker_v2 = FeatureService(name="ranker_v2", features=[user_state, item_features])
     return Definitions(
-        user, item, user_states, item_rows, user_state_push, user_state, item_features, ranker_v1
+        user, item, user_states, item_rows, user_state_push, user_state, item_features, ranker_v2
     )
 
 
@@ -106,5 +112,5 @@ if __name__ == "definitions":
         user_state_push,
         user_state,
         item_features,
-        ranker_v1,
+        ranker_v2,
     ) = define(Path(os.environ.get("AMALGAM_HOME", "../var")).resolve() / "features")

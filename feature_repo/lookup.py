@@ -5,46 +5,39 @@ import contextlib
 import io
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-from feast import FeatureStore, RepoConfig
-from feast.errors import FeastObjectNotFoundException, PushSourceNotFoundException
-from numpy.typing import NDArray
+from feast import FeatureStore, FeatureView, RepoConfig
+from feast.errors import FeastObjectNotFoundException
 
 from contracts import columns as c
-from contracts.errors import AmalgamError, BadInputError, NotFoundError
+from contracts.errors import BadInputError, NotFoundError
 from contracts.state import EMPTY_STATE, UserState
 from contracts.tables import TIMESTAMP
+from feature_repo import pending
 from feature_repo.definitions import define
+from feature_repo.history import newest_rows, rows_as_of, source_files
 from feature_repo.online_store import GuardedSqliteOnlineStore
-from features.items import ITEM_DEFAULTS, ITEM_FEATURES, ITEM_ROWS
-from features.sources import connect, from_us, to_us
+from features.items import ITEM_DEFAULTS, ITEM_FEATURES
+from features.sources import to_us
+from features.state import StateEvent, append_events
 from features.users import STATE_LISTS, USER_STATES
 
 PROJECT: Final = "amalgam"
-JOIN_ROWS: Final = 200_000
-"""About how many (query, state) pairs a point-in-time join may hold at a time: bounds memory."""
-
-QUERY_ROWS: Final = 100_000
-
 WRITE_ROWS: Final = 500
 """Entity rows per write transaction of a materialization: how long a push may have to wait."""
 
-_STATE_REFS: Final = tuple(f"user_state:{name}" for name in STATE_LISTS)
-_ITEM_REFS: Final = tuple(f"item_features:{name}" for name in ITEM_FEATURES)
-USER_STATE_PUSH: Final = "user_state_push"
-_UNKNOWN: Final = (FeastObjectNotFoundException, PushSourceNotFoundException)
+USER_STATE: Final = "user_state"
+ITEM_VIEW: Final = "item_features"
+_STATE_REFS: Final = tuple(f"{USER_STATE}:{name}" for name in STATE_LISTS)
 _LOG = logging.getLogger(__name__)
-_ONE_OFFLINE: Final = threading.Lock()
 T = TypeVar("T")
 
 
@@ -58,38 +51,41 @@ class FeatureLookup:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
-        self._states = self._root / "user_states"
-        self._item_rows = self._root / "item_features"
         self._opening = threading.Lock()
-        self._pushing = threading.Lock()
+        self._views: dict[str, FeatureView] = {}
 
     def apply(self) -> None:
         """Register the definitions and make the online tables; applying again changes nothing."""
         self._root.mkdir(parents=True, exist_ok=True)
         with _quiet():
             self._feast.apply(list(define(self._root)))
+        self._views.clear()
 
     def materialize(self, start: datetime, end: datetime) -> int:
-        """Load the newest row per shopper and per item of [start, end) into the online store.
+        """Load the newest row per shopper and per item of [start, end) into the online store;
+        return the rows written.
 
-        Rows older than what is there are left out (event-time guard); returns the rows written. The
-        range is always explicit: Feast's incremental form starts the first time at now - ttl and
-        may load nothing.
+        A shopper's row is the batch's with the pushed events that it lacks (feature_repo/pending).
+        Rows older than what is there are left out (event-time guard). The range is always
+        explicit, and Feast's registry keeps no list of the ranges, which would grow for ever.
 
         Raises:
             BadInputError: `start` is not before `end`.
             NotFoundError: not applied yet, or a source was not built yet.
         """
-        if to_us(start) >= to_us(end):
+        start_us, end_us = to_us(start), to_us(end)
+        if start_us >= end_us:
             raise BadInputError(f"materialize: start {start} is not before end {end}")
-        _built(self._states)
-        _built(self._item_rows)
-        online = self._online_store
-        before = online.rows_written
-        last = end - timedelta(microseconds=1)  # Feast's end is part of the range
-        with _quiet(), _offline(self._root):
-            self._registered(lambda: self._feast.materialize(start, last))
-        return online.rows_written - before
+        for source in (self._root / "user_states", self._root / "item_features"):
+            source_files(source)
+        views = [self._view(USER_STATE), self._view(ITEM_VIEW)]
+        written = 0
+        for view in views:
+            write = self._write_states if view.name == USER_STATE else self._write_rows
+            for rows in newest_rows(view, start_us, end_us, self._root / ".spill"):
+                for first in range(0, rows.num_rows, WRITE_ROWS):
+                    written += write(view, rows.slice(first, WRITE_ROWS))
+        return written
 
     def user_states(self, queries: pa.Table) -> pa.Table:
         """Return the state of each query's shopper from STRICTLY before the query's time.
@@ -98,25 +94,15 @@ class FeatureLookup:
         returns  query_id and the list columns of UserState, one row per query in the order of the
                  queries; empty lists for shoppers without a history by then
         """
-        _built(self._states)
-        counts = ds.dataset(self._states).to_table(columns=[c.USER_ID])[c.USER_ID].value_counts()
-        # In slices, so that the lists of one answer stay below Arrow's 2 GB of text per chunk.
-        starts = range(0, max(1, queries.num_rows), QUERY_ROWS)
-        return pa.concat_tables(
-            self._states_of(queries.slice(start, QUERY_ROWS), counts) for start in starts
-        )
-
-    def _states_of(self, queries: pa.Table, counts: pa.StructArray) -> pa.Table:
         entities = pa.table({
-            c.USER_ID: queries[c.USER_ID].cast(pa.string()),
+            c.USER_ID: queries[c.USER_ID],
             c.EVENT_TIMESTAMP: _shifted(queries[c.EVENT_TIMESTAMP], -1),
         })
-        schema = pa.schema([(c.ROW_ID, pa.int64()), *(USER_STATES.field(n) for n in STATE_LISTS)])
-        joined = [schema.empty_table()]
-        for chunk in _chunks(entities[c.USER_ID], counts):
-            joined.append(_cast(self._joined(entities.take(chunk), chunk, _STATE_REFS), schema))
-        ordered = _restored(pa.concat_tables(joined), queries.num_rows, "user_states")
-        lists = {name: _without_nulls(ordered[name]) for name in STATE_LISTS}
+        states = rows_as_of(self._view(USER_STATE), entities, self._root / ".spill")
+        lists = {
+            name: _without_nulls(states[name].cast(USER_STATES.field(name).type))
+            for name in STATE_LISTS
+        }
         return pa.table({c.QUERY_ID: queries[c.QUERY_ID], **lists})
 
     def item_features(self, entities: pa.Table) -> pa.Table:
@@ -126,21 +112,15 @@ class FeatureLookup:
         Same rows in the same order: item_id, event_timestamp, ITEM_FEATURES (float32).
         ITEM_DEFAULTS where the item was not known by then.
         """
-        _built(self._item_rows)
         wanted = pa.table({
             c.ITEM_ID: entities[c.ITEM_ID].cast(pa.string()),
             c.EVENT_TIMESTAMP: _shifted(entities[c.EVENT_TIMESTAMP], 0),
         })
-        schema = pa.schema([
-            (c.ROW_ID, pa.int64()),
-            *(ITEM_ROWS.field(name) for name in ITEM_FEATURES),
-        ])
-        joined = schema.empty_table()
-        if wanted.num_rows:
-            joined = _cast(self._joined(wanted, np.arange(wanted.num_rows), _ITEM_REFS), schema)
-        ordered = _restored(joined, wanted.num_rows, "item_features")
+        rows = rows_as_of(self._view(ITEM_VIEW), wanted, self._root / ".spill")
         features = {
-            name: pc.fill_null(ordered[name], pa.scalar(ITEM_DEFAULTS[name], pa.float32()))
+            name: pc.fill_null(
+                rows[name].cast(pa.float32()), pa.scalar(ITEM_DEFAULTS[name], pa.float32())
+            )
             for name in ITEM_FEATURES
         }
         return pa.table({**{name: wanted[name] for name in wanted.column_names}, **features})
@@ -151,13 +131,7 @@ class FeatureLookup:
         Raises:
             NotFoundError: not applied yet.
         """
-        row = [{c.USER_ID: user_id}]
-        answer = self._registered(
-            lambda: self._feast.get_online_features(features=list(_STATE_REFS), entity_rows=row)
-        ).to_dict()
-        if not answer[c.EVENT_TIMES][0]:
-            return EMPTY_STATE
-        return UserState(**{name: list(answer[name][0]) for name in STATE_LISTS})
+        return self._online([user_id])[0][0]
 
     def push(self, user_id: str, state: UserState) -> bool:
         """Store a shopper's state online as of its last event; False if what is there is of a newer
@@ -167,20 +141,54 @@ class FeatureLookup:
             BadInputError: the state holds no event.
             NotFoundError: not applied yet.
         """
-        import pandas as pd
+        return self.push_many({user_id: state}) == 1
 
-        if not state.event_times:
-            raise BadInputError(f"push of {user_id}: the state holds no event; push a grown state")
-        moment = pd.Timestamp(from_us(max(state.event_times)))
-        row = {c.USER_ID: user_id, c.EVENT_TIMESTAMP: moment, c.CREATED_TIMESTAMP: moment}
-        frame = pd.DataFrame(
-            {name: [value] for name, value in row.items()}
-            | {name: [getattr(state, name)] for name in STATE_LISTS}
-        )
-        with self._pushing:
-            before = self._online_store.rows_written
-            self._registered(lambda: self._feast.push(USER_STATE_PUSH, frame))
-            return self._online_store.rows_written > before
+    def push_many(self, states: Mapping[str, UserState]) -> int:
+        """Store states as `push` does, in one transaction; return how many were not older than what
+        is there."""
+        for user_id, state in states.items():
+            if not state.event_times:
+                raise BadInputError(
+                    f"push of {user_id}: the state holds no event; push a grown state"
+                )
+        return self._push(states, [max(state.event_times) for state in states.values()])
+
+    def add_events(self, events: Mapping[str, Sequence[StateEvent]]) -> None:
+        """Add events, by shopper, to the states online: read and written in one transaction, so
+        that neither a push nor a materialization in between is lost.
+
+        Events that carry an `event_id` are noted until `settle`: adding one again changes nothing,
+        and a materialization of a batch that lacks them does not take them away.
+        """
+        with self._online_store.transaction(self._config) as connection:
+            new = pending.note(connection, events)
+            found = self._online(list(new))
+            grown = {
+                user_id: append_events(state, new[user_id])
+                for user_id, (state, _) in zip(new, found, strict=True)
+            }
+            moments = [
+                max(event_us, *state.event_times)
+                for state, (_, event_us) in zip(grown.values(), found, strict=True)
+            ]
+            self._push(grown, moments)
+
+    def settle(self, journaled: Callable[[Collection[str]], Collection[str]]) -> int:
+        """Forget the noted events that intake is through with, taken in or refused; return how many
+        are left.
+
+        To be called before a batch reads the lake: what is forgotten must be in it, if anywhere.
+
+        Args:
+            journaled: which of the event ids given are in the journal still, that is, not through
+                intake; called once, after the noted events were read.
+        """
+        connection = self._online_store.connection(self._config)
+        noted = pending.noted_ids(connection)
+        left = set(journaled(noted)) & noted if noted else noted
+        with self._online_store.transaction(self._config):
+            pending.settle(connection, noted - left)
+        return len(left)
 
     @cached_property
     def _store(self) -> FeatureStore:
@@ -192,33 +200,85 @@ class FeatureLookup:
             return self._store
 
     @property
+    def _config(self) -> RepoConfig:
+        return self._feast.config
+
+    @property
     def _online_store(self) -> GuardedSqliteOnlineStore:
         store = self._feast.provider.online_store
         assert isinstance(store, GuardedSqliteOnlineStore)
         return store
+
+    def _view(self, name: str) -> FeatureView:
+        if name not in self._views:
+            self._views[name] = self._registered(lambda: self._feast.get_feature_view(name))
+        return self._views[name]
 
     def _registered(self, call: Callable[[], T]) -> T:
         """Do `call`; look again if the definitions were applied by another process since, else name
         the remedy."""
         try:
             return call()
-        except _UNKNOWN:
+        except FeastObjectNotFoundException:
             self._feast.refresh_registry()
         try:
             return call()
-        except _UNKNOWN as error:
+        except FeastObjectNotFoundException as error:
             raise NotFoundError(
                 f"feature registry in {self._root}: {error}; apply the definitions first"
             ) from error
 
-    def _joined(self, entities: pa.Table, row_ids: Any, refs: tuple[str, ...]) -> pa.Table:
-        """Join point in time, with a row id: the order of the rows is not Feast's promise."""
-        frame = entities.append_column(c.ROW_ID, pa.array(row_ids, pa.int64())).to_pandas()
-        with _offline(self._root):
-            job = self._registered(
-                lambda: self._feast.get_historical_features(entity_df=frame, features=list(refs))
-            )
-            return job.to_arrow()
+    def _online(self, user_ids: Sequence[str]) -> list[tuple[UserState, int]]:
+        """Return the state of each shopper, and the event time of its row; (EMPTY_STATE, 0) if
+        there is none."""
+        if not user_ids:
+            return []
+        entities = {c.USER_ID: list(user_ids)}
+        answer = self._registered(
+            lambda: self._feast.get_online_features(list(_STATE_REFS), entities)
+        ).proto
+        rows = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
+        times = rows[c.EVENT_TIMES]
+        found = []
+        for place, value in enumerate(times.values):
+            if not value.WhichOneof("val"):
+                found.append((EMPTY_STATE, 0))
+                continue
+            lists = {name: _python_list(rows[name].values[place]) for name in STATE_LISTS}
+            at = times.event_timestamps[place]
+            found.append((UserState(**lists), at.seconds * 1_000_000 + at.nanos // 1_000))
+        return found
+
+    def _push(self, states: Mapping[str, UserState], event_us: Sequence[int]) -> int:
+        """Write states online, guarded."""
+        view = self._view(USER_STATE)
+        return self._online_store.write_table(self._config, view, _rows_of(states), event_us)
+
+    def _write_states(self, view: FeatureView, rows: pa.Table) -> int:
+        """Write rows of a batch with the pushed events that they lack; return how many passed the
+        guard."""
+        event_us = _times_us(rows)
+        with self._online_store.transaction(self._config) as connection:
+            user_ids = rows[c.USER_ID].to_pylist()
+            late: dict[str, UserState] = {}
+            for user_id, noted in pending.of_shoppers(connection, user_ids).items():
+                place = user_ids.index(user_id)
+                (row,) = rows.slice(place, 1).select(STATE_LISTS).to_pylist()
+                late[user_id] = pending.caught_up(UserState(**row), noted)
+                event_us[place] = max(event_us[place], *late[user_id].event_times)
+            if late:
+                mask = pc.is_in(rows[c.USER_ID], pa.array(late, pa.string()))
+                moments = dict(zip(user_ids, event_us, strict=True))
+                rows = pa.concat_tables([
+                    rows.filter(pc.invert(mask)).select([c.USER_ID, *STATE_LISTS]),
+                    _rows_of(late),
+                ])
+                event_us = [moments[user_id] for user_id in rows[c.USER_ID].to_pylist()]
+            return self._online_store.write_table(self._config, view, rows, event_us)
+
+    def _write_rows(self, view: FeatureView, rows: pa.Table) -> int:
+        event_us = _times_us(rows)
+        return self._online_store.write_table(self._config, view, rows, event_us)
 
 
 def repo_config(root: Path) -> RepoConfig:
@@ -248,27 +308,6 @@ def repo_config(root: Path) -> RepoConfig:
     )
 
 
-def _built(folder: Path) -> None:
-    if not any(folder.glob("*.parquet")):
-        raise NotFoundError(f"no feature rows in {folder}; build the features first")
-
-
-@contextlib.contextmanager
-def _offline(root: Path) -> Iterator[None]:
-    """Lend Feast a DuckDB in UTC, closed afterwards: it would keep ibis's default one, and its
-    views, for good.
-
-    ibis knows one default per process, so one offline call runs at a time.
-    """
-    with _ONE_OFFLINE, connect(root / ".spill") as connection:
-        before = ibis.options.default_backend
-        ibis.set_backend(connection)
-        try:
-            yield
-        finally:
-            ibis.options.default_backend = before
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what Feast prints out of the program's output; it goes to the log."""
@@ -285,39 +324,34 @@ def _shifted(times: pa.ChunkedArray, microseconds: int) -> pa.ChunkedArray:
     return pc.add(times.cast(TIMESTAMP).cast(pa.int64()), microseconds).cast(TIMESTAMP)
 
 
-def _chunks(shoppers: pa.ChunkedArray, counts: pa.StructArray) -> list[NDArray[np.int64]]:
-    """Cut rows, in order of shoppers as the source has them, into joins of about JOIN_ROWS pairs.
-
-    `counts` says how many states there are per shopper; a query pairs with each of its shopper's.
-    """
-    if not len(shoppers):
-        return []
-    place = pc.index_in(shoppers, value_set=counts.field("values")).combine_chunks()
-    pairs = pc.fill_null(counts.field("counts").take(place), 0).to_numpy()
-    order = pc.sort_indices(shoppers).to_numpy().astype(np.int64)
-    chunk = np.cumsum(pairs[order] + 1) // JOIN_ROWS
-    return np.split(order, np.flatnonzero(np.diff(chunk)) + 1)
+def _times_us(rows: pa.Table) -> list[int]:
+    times = rows[c.EVENT_TIMESTAMP].cast(TIMESTAMP).cast(pa.int64())
+    return times.to_pylist()  # type: ignore[no-any-return]
 
 
-def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    return table.select(schema.names).cast(schema)
-
-
-def _restored(joined: pa.Table, rows: int, what: str) -> pa.Table:
-    """Bring joined rows back into the order of the queries; raise if any is missing or doubled."""
-    ids = joined[c.ROW_ID].to_numpy()
-    order = np.argsort(ids, kind="stable")
-    if len(ids) != rows or not np.array_equal(ids[order], np.arange(rows)):
-        raise AmalgamError(
-            f"{what}: {rows} rows went into the point-in-time join, {len(ids)} came out; "
-            "the offline store must keep every row (use Feast's duckdb store)"
+def _rows_of(states: Mapping[str, UserState]) -> pa.Table:
+    """Return states as rows of the source, times apart."""
+    lists = {
+        name: pa.array(
+            [getattr(state, name) for state in states.values()], USER_STATES.field(name).type
         )
-    return joined.take(order)
+        for name in STATE_LISTS
+    }
+    return pa.table({c.USER_ID: pa.array(list(states), pa.string()), **lists})
 
 
-def _without_nulls(lists: pa.ChunkedArray) -> pa.Array:
-    """Replace null lists, which Feast gives for shoppers it does not know, by empty ones."""
-    array = lists.combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
+def _python_list(value: Any) -> list[Any]:
+    return list(getattr(value, value.WhichOneof("val")).val)
+
+
+def _without_nulls(lists: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Replace null lists, of shoppers without a history, by empty ones."""
+    return pa.chunked_array([_filled(chunk) for chunk in lists.chunks], lists.type)
+
+
+def _filled(lists: pa.ListArray) -> pa.ListArray:
+    if not lists.null_count:
+        return lists
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), array.flatten(), type=lists.type)
+    return pa.ListArray.from_arrays(pa.array(offsets), lists.flatten(), type=lists.type)

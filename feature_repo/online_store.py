@@ -1,41 +1,64 @@
-"""Feast's SQLite online store, with three things it lacks: an event-time guard, WAL, and a
-connection per thread.
+"""Feast's online store on SQLite, one packed row per entity, guarded by event time.
 
 The guard sits in the one statement that writes, so it holds for push and materialize alike, and
-between processes: a row is replaced by one of an equal or newer event time only. Feast keeps event
-times as whole seconds; the guard compares microseconds, in a column of its own, and leaves Feast's
-columns as they are.
+between processes: a row is replaced by one of an equal or newer event time only, to the
+microsecond. Feast's own SQLite store keeps a row per feature and whole seconds, has no guard, one
+connection for all threads, and a journal mode in which two writing processes stall each other.
+
+A row's values are Feast's (feature_repo/packing.py), in the order of its layout: the names of the
+features it was written with. So a reader of other definitions finds what it knows by name.
 """
 
+import json
 import sqlite3
+import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+import pyarrow as pa
 from feast import Entity, FeatureView, RepoConfig
-from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.key_encoding_utils import serialize_entity_key, serialize_entity_key_prefix
 from feast.infra.online_stores.helpers import compute_table_id
-from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
-from feast.utils import to_naive_utc
+from feast.infra.online_stores.online_store import OnlineStore
+from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
+from feast.protos.feast.types.Value_pb2 import Value, ValueType
 from pydantic import field_validator
 
 from contracts.errors import SettingsError
-from features.sources import to_us
+from feature_repo import pending
+from feature_repo.packing import pack, pack_table, unpack
+from features.sources import from_us, to_us
 
-BUSY_SECONDS = 30.0
-"""How long a writer waits for another process's write: a chunk of a materialization takes tenths of
-a second."""
+BUSY_SECONDS: Final = 30.0
+"""How long a writer waits for another process's write: a chunk of a materialization takes
+hundredths of a second."""
 
-_UPSERT = """
-INSERT INTO "{table}" (entity_key, feature_name, value, event_ts, created_ts, event_us)
-VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (entity_key, feature_name) DO UPDATE SET
-    value = excluded.value, event_ts = excluded.event_ts,
-    created_ts = excluded.created_ts, event_us = excluded.event_us
-WHERE event_us IS NULL OR excluded.event_us >= event_us
+PAGE_BYTES: Final = 32_768  # a state of 200 events is some 9 kB: in smaller pages it would chain
+
+_OPEN: Final = f"""
+PRAGMA page_size={PAGE_BYTES};
+PRAGMA journal_mode=wal;
+PRAGMA synchronous=normal;
+CREATE TABLE IF NOT EXISTS layout (id INTEGER PRIMARY KEY, names TEXT UNIQUE NOT NULL);
+{pending.TABLE}
 """
+_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS "{table}" (
+    entity_key BLOB PRIMARY KEY, layout INTEGER NOT NULL, vals BLOB NOT NULL,
+    event_us INTEGER NOT NULL
+)
+"""
+_UPSERT: Final = """
+INSERT INTO "{table}" (entity_key, layout, vals, event_us) VALUES (?, ?, ?, ?)
+ON CONFLICT (entity_key) DO UPDATE SET
+    layout = excluded.layout, vals = excluded.vals, event_us = excluded.event_us
+WHERE excluded.event_us >= event_us
+"""
+_FIND: Final = 'SELECT entity_key, layout, vals, event_us FROM "{table}" WHERE entity_key IN ({q})'
 
 
 class GuardedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[misc]
@@ -56,29 +79,97 @@ class GuardedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[m
         return path
 
 
-class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
+class GuardedSqliteOnlineStore(OnlineStore):  # type: ignore[misc]
     """See the module's docstring."""
 
     def __init__(self) -> None:
         super().__init__()
         self._local = threading.local()
+        self._layouts: dict[int, list[str]] = {}
 
-    @property
-    def rows_written(self) -> int:
-        """Entity rows of the calling thread that passed the guard so far."""
-        return int(getattr(self._local, "rows_written", 0))
+    def connection(self, config: RepoConfig) -> sqlite3.Connection:
+        """Return this thread's own: a reader never sees what another has not committed.
 
-    def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
-        """One connection per thread: a reader never sees what another thread has not committed."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            path = Path(self._get_db_path(config))
+        It commits by itself after each statement outside `transaction`. The file, made if missing,
+        is WAL: readers and a writer do not wait for each other. A power cut may cost the last
+        moments, which the service's journal has; a killed process costs nothing.
+        """
+        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if found is None:
+            path = Path(config.repo_path or "", config.online_store.path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(
-                path, timeout=BUSY_SECONDS, detect_types=sqlite3.PARSE_DECLTYPES
-            )
-            self._local.connection = connection
-        return connection
+            found = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            found.executescript(_OPEN)
+            self._local.connection = found
+            self._local.tables = set()
+        return found
+
+    @contextmanager
+    def transaction(self, config: RepoConfig) -> Iterator[sqlite3.Connection]:
+        """Read and write with no other writer in between; within another one, be part of it."""
+        connection = self.connection(config)
+        if connection.in_transaction:
+            yield connection
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    def write_table(
+        self, config: RepoConfig, view: FeatureView, rows: pa.Table, event_us: Sequence[int]
+    ) -> int:
+        """Write entity rows in one transaction, except those older than what is there; return how
+        many passed.
+
+        The bulk form of `online_write_batch`, for views of one string key: `rows` holds the key and
+        the view's features, `event_us` the event time of each row in epoch microseconds.
+        """
+        names = [field.name for field in view.features]
+        (key,) = view.join_keys
+        keys = _string_keys(config, key, rows[key].to_pylist())
+        packed = pack_table(rows.select(names))
+        return self._write(config, view, names, list(zip(keys, packed, event_us, strict=True)))
+
+    def online_write_batch(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[tuple[Any, dict[str, Any], datetime, datetime | None]],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Write entity rows in one transaction, except those older than what is there."""
+        names = [field.name for field in table.features]
+        rows = []
+        for entity, values, event_time, _ in data:
+            moment = event_time if event_time.tzinfo else event_time.replace(tzinfo=UTC)
+            blob = pack(values.get(name, Value()) for name in names)
+            rows.append((_serialized(config, entity), blob, to_us(moment)))
+        self._write(config, table, names, rows)
+        if progress:
+            progress(len(data))
+
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[Any],
+        requested_features: list[str] | None = None,
+    ) -> list[tuple[datetime | None, dict[str, Any] | None]]:
+        """Return event time and values by feature of each entity; (None, None) of an unknown
+        one."""
+        connection = self.connection(config)
+        keys = [_serialized(config, key) for key in entity_keys]
+        name = self._table(config, table)
+        found = {}
+        query = _FIND.format(table=name, q=",".join("?" * len(keys)))
+        for key, layout, blob, event_us in connection.execute(query, keys):
+            values = dict(zip(self._names(connection, layout), unpack(blob), strict=True))
+            found[key] = (from_us(event_us), values)
+        return [found.get(key, (None, None)) for key in keys]
 
     def update(
         self,
@@ -89,63 +180,80 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
         entities_to_keep: Sequence[Entity],
         partial: bool,
     ) -> None:
-        """Make Feast's tables, the guard's column in each, and the file WAL (which the file
-        remembers)."""
-        connection = self._get_conn(config)
-        connection.execute("PRAGMA journal_mode=wal")
-        super().update(
-            config, tables_to_delete, tables_to_keep, entities_to_delete, entities_to_keep, partial
-        )
+        """Make the tables of views that stay, and drop those of views that go."""
+        connection = self.connection(config)
         for view in tables_to_keep:
-            name = _table(config, view)
-            columns = connection.execute(f'PRAGMA table_info("{name}")').fetchall()
-            if "event_us" not in {column[1] for column in columns}:
-                connection.execute(f'ALTER TABLE "{name}" ADD COLUMN event_us INTEGER')
-        connection.commit()
+            self._table(config, view)
+            # What Feast's own layout left there: nobody would erase people from it.
+            connection.execute(f'DROP TABLE IF EXISTS "{_feast_name(config, view)}"')
+        for view in tables_to_delete:
+            connection.execute(f'DROP TABLE IF EXISTS "{_table_name(config, view)}"')
 
-    def online_write_batch(
+    def teardown(
+        self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]
+    ) -> None:
+        """Drop the views' tables."""
+        self.update(config, tables, (), entities, (), partial=False)
+
+    def _write(
         self,
         config: RepoConfig,
-        table: FeatureView,
-        data: list[tuple[Any, dict[str, Any], datetime, datetime | None]],
-        progress: Callable[[int], Any] | None,
-    ) -> None:
-        """Write entity rows in one transaction, except those older than what is there."""
-        connection = self._get_conn(config)
-        rows = [row for entity in data for row in _rows(config, *entity)]
-        before = connection.total_changes
-        with connection:
-            connection.executemany(_UPSERT.format(table=_table(config, table)), rows)
-        written = (connection.total_changes - before) // max(1, len(table.features))
-        self._local.rows_written = self.rows_written + written
-        if progress:
-            progress(len(data))
+        view: FeatureView,
+        names: list[str],
+        rows: Sequence[tuple[bytes, bytes, int]],
+    ) -> int:
+        with self.transaction(config) as connection:
+            table = self._table(config, view)
+            layout = self._layout(connection, names)
+            before = connection.total_changes
+            connection.executemany(
+                _UPSERT.format(table=table),
+                [(key, layout, blob, event_us) for key, blob, event_us in rows],
+            )
+            return connection.total_changes - before
+
+    def _table(self, config: RepoConfig, view: FeatureView) -> str:
+        """Return the name of a view's table, made if missing (once a connection)."""
+        connection, name = self.connection(config), _table_name(config, view)
+        if name not in self._local.tables:
+            connection.execute(_TABLE.format(table=name))
+            self._local.tables.add(name)
+        return name
+
+    def _layout(self, connection: sqlite3.Connection, names: list[str]) -> int:
+        for number, known in self._layouts.items():
+            if known == names:
+                return number
+        text = json.dumps(names)
+        connection.execute("INSERT OR IGNORE INTO layout (names) VALUES (?)", (text,))
+        (number,) = connection.execute("SELECT id FROM layout WHERE names = ?", (text,)).fetchone()
+        return int(number)
+
+    def _names(self, connection: sqlite3.Connection, layout: int) -> list[str]:
+        if layout not in self._layouts:
+            query = "SELECT names FROM layout WHERE id = ?"
+            self._layouts[layout] = json.loads(connection.execute(query, (layout,)).fetchone()[0])
+        return self._layouts[layout]
 
 
-def _table(config: RepoConfig, view: FeatureView) -> str:
+def _string_keys(config: RepoConfig, join_key: str, values: Sequence[str]) -> list[bytes]:
+    """Return the keys of entities named by one string, as Feast serialises them."""
+    version = config.entity_key_serialization_version
+    head = serialize_entity_key_prefix([join_key], version)
+    head += struct.pack("<I", ValueType.STRING)
+    names = [value.encode() for value in values]
+    return [b"".join((head, struct.pack("<I", len(name)), name)) for name in names]
+
+
+def _serialized(config: RepoConfig, key: Any) -> bytes:
+    version = config.entity_key_serialization_version
+    return bytes(serialize_entity_key(key, entity_key_serialization_version=version))
+
+
+def _table_name(config: RepoConfig, view: FeatureView) -> str:
+    return f"{_feast_name(config, view)}_packed"
+
+
+def _feast_name(config: RepoConfig, view: FeatureView) -> str:
     versioned = config.registry.enable_online_feature_view_versioning
     return str(compute_table_id(config.project, view, versioned))
-
-
-def _rows(
-    config: RepoConfig,
-    entity_key: Any,
-    values: dict[str, Any],
-    event_time: datetime,
-    created: datetime | None,
-) -> list[tuple[Any, ...]]:
-    key = serialize_entity_key(
-        entity_key,
-        entity_key_serialization_version=config.entity_key_serialization_version,
-    )
-    event_us = to_us(event_time.replace(tzinfo=UTC) if event_time.tzinfo is None else event_time)
-    event_s, created_s = (_feast_seconds(moment) for moment in (event_time, created))
-    return [
-        (key, name, value.SerializeToString(), event_s, created_s, event_us)
-        for name, value in values.items()
-    ]
-
-
-def _feast_seconds(moment: datetime | None) -> int | None:
-    """Whole seconds as Feast's own store writes and reads them: of the UTC time taken as local."""
-    return None if moment is None else int(to_naive_utc(moment).timestamp())

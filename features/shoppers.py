@@ -33,8 +33,9 @@ from features.sources import LakeFiles, connect, event_code, read, to_us
 TIME_US = "time_us"
 EFFECTIVE_US = "effective_us"
 EVENT_CODE = "event_code"
-_ALIAS_USER = "alias_user"
-_ALIAS_US = "alias_us"
+ALIAS_USER = "alias_user"
+ALIAS_US = "alias_us"
+SESSION = "alias_session"
 
 SHOPPER_EVENTS = pa.schema([
     (c.USER_ID, pa.string()),
@@ -61,7 +62,7 @@ def shopper_events(
         events = _events_with_alias(connection, files, to_us(before))
         if since is not None:
             events = events.filter(events[TIME_US] >= to_us(since))
-        shopper = ibis.coalesce(events[c.USER_ID], events[_ALIAS_USER], events[c.SESSION_ID])
+        shopper = ibis.coalesce(events[c.USER_ID], events[ALIAS_USER], events[c.SESSION_ID])
         events = events.mutate(**{c.USER_ID: shopper}).filter(shopper.notnull())
         ordered = events.order_by(c.USER_ID, TIME_US, c.EVENT_ID).select(SHOPPER_EVENTS.names)
         return ordered.to_pyarrow().cast(SHOPPER_EVENTS)
@@ -71,34 +72,64 @@ def shopper_history(connection: Any, files: LakeFiles, end_us: int) -> Any:
     """Return one row per (shopper, event) before `end_us`: an anonymous event can be in two
     histories.
 
-    Columns: user_id (the shopper), item_id, event_id, price, event_code int64, time_us,
-    effective_us.
+    Columns: user_id (the shopper), item_id, event_id, price (NaN where unknown), quantity (1 where
+    unknown), rating (float32, NaN where none), event_code int64, time_us, effective_us.
     """
-    events = _events_with_alias(connection, files, end_us)
-    common = [c.ITEM_ID, c.EVENT_ID, c.PRICE]
+    return histories_of(_events_with_alias(connection, files, end_us))
+
+
+def histories_of(events: Any) -> Any:
+    """Return the rows of `shopper_history` for events that `with_logins` joined."""
+    common = {
+        c.ITEM_ID: events[c.ITEM_ID],
+        c.EVENT_ID: events[c.EVENT_ID],
+        c.PRICE: events[c.PRICE].fill_null(float("nan")),
+        c.QUANTITY: events[c.QUANTITY].fill_null(1),
+        c.RATING: events[c.RATING].fill_null(float("nan")).cast("float32"),
+    }
     code = event_code(events[c.EVENT_TYPE])
     anonymous = events[c.USER_ID].isnull()
-    logged_in = events[_ALIAS_US].notnull() & (events[_ALIAS_US] <= events[TIME_US])
+    logged_in = events[ALIAS_US].notnull() & (events[ALIAS_US] <= events[TIME_US])
     shopper = ibis.coalesce(events[c.USER_ID], events[c.SESSION_ID])
     own = events.filter(shopper.notnull() & ~(anonymous & logged_in)).select(
-        *common,
         **{
+            **common,
             c.USER_ID: shopper,
             EVENT_CODE: code,
             TIME_US: events[TIME_US],
             EFFECTIVE_US: events[TIME_US],
         },
     )
-    stitched = events.filter(anonymous & events[_ALIAS_USER].notnull()).select(
-        *common,
+    stitched = events.filter(anonymous & events[ALIAS_USER].notnull()).select(
         **{
-            c.USER_ID: events[_ALIAS_USER],
+            **common,
+            c.USER_ID: events[ALIAS_USER],
             EVENT_CODE: code,
             TIME_US: events[TIME_US],
-            EFFECTIVE_US: ibis.greatest(events[TIME_US], events[_ALIAS_US]),
+            EFFECTIVE_US: ibis.greatest(events[TIME_US], events[ALIAS_US]),
         },
     )
     return own.union(stitched)
+
+
+def first_logins(alias: Any) -> Any:
+    """Return the first log-in of each session: session, alias_user, alias_us.
+
+    The key is the session; should a lake hold one twice, its first log-in counts and no event
+    doubles.
+    """
+    first = ibis.row_number().over(group_by=c.SESSION_ID, order_by=[TIME_US, c.USER_ID])
+    alias = alias.mutate(place=first).filter(ibis._.place == 0)
+    return alias.select(**{
+        SESSION: alias[c.SESSION_ID],
+        ALIAS_USER: alias[c.USER_ID],
+        ALIAS_US: alias[TIME_US],
+    })
+
+
+def with_logins(events: Any, logins: Any) -> Any:
+    """Add to events the user and log-in time of their session, where it has one in `logins`."""
+    return events.left_join(logins, events[c.SESSION_ID] == logins[SESSION])
 
 
 def _events_with_alias(connection: Any, files: LakeFiles, before_us: int) -> Any:
@@ -107,13 +138,4 @@ def _events_with_alias(connection: Any, files: LakeFiles, before_us: int) -> Any
     events = read(connection, INTERACTIONS, files.interactions)
     events = events.filter(events[TIME_US] < before_us, events[c.EVENT_TYPE].isin(EVENT_TYPES))
     alias = read(connection, ALIAS, files.alias)
-    alias = alias.filter(alias[TIME_US] < before_us)
-    # The key is the session; should a lake hold one twice, its first log-in counts and no event
-    # doubles.
-    first = ibis.row_number().over(group_by=c.SESSION_ID, order_by=[TIME_US, c.USER_ID])
-    alias = alias.mutate(place=first).filter(ibis._.place == 0)
-    alias = alias.select(
-        alias_session=alias[c.SESSION_ID],
-        **{_ALIAS_USER: alias[c.USER_ID], _ALIAS_US: alias[TIME_US]},
-    )
-    return events.left_join(alias, events[c.SESSION_ID] == alias["alias_session"])
+    return with_logins(events, first_logins(alias.filter(alias[TIME_US] < before_us)))

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,9 @@ from contracts.errors import CorruptError
 from contracts.events import EVENT_TYPES, EVENT_WEIGHTS
 from contracts.state import MICROS_PER_DAY
 from contracts.tables import INTERACTIONS, ITEMS
-from features.items import ITEM_DEFAULTS, ITEM_FEATURES, item_feature_rows
+from features.item_cache import update_facts
+from features.item_facts import WEIGHT, ItemFacts, Unread, gather_facts, newest_value
+from features.items import ITEM_DEFAULTS, ITEM_FEATURES, SENTIMENT_FOLDER, item_feature_rows
 from features.sources import LakeFiles, connect, day_of, from_us, newest, read, to_us, with_value
 
 SNAPSHOT_ITEMS: Final = pa.schema([
@@ -94,14 +97,25 @@ def feature_matrix(items: pa.Table) -> NDArray[np.float32]:
     return np.column_stack([items[name].to_numpy().astype(np.float32) for name in names])
 
 
-def publish_snapshot(files: LakeFiles, *, now: datetime, root: Path) -> str:
+def publish_snapshot(
+    files: LakeFiles,
+    *,
+    now: datetime,
+    root: Path,
+    cache: Path | None = None,
+    memory_limit: str | None = None,
+) -> str:
     """Write the snapshot as of `now` below `root`, point to it, drop the oldest; return its id.
 
     The id names `now` and the content, so publishing the same again changes nothing. Readers see
-    the old snapshot or the new, whole.
+    the old snapshot or the new, whole. With `cache`, the facts of `update_item_features`, only what
+    the lake got since is read, and of older events two days at the ends of the popularity windows.
     """
     now = from_us(to_us(now))
-    table = _items(files, now, root)
+    root.mkdir(parents=True, exist_ok=True)
+    with connect(root / ".spill", memory_limit=memory_limit) as connection:
+        facts = _facts(connection, files, to_us(now), root / SENTIMENT_FOLDER, cache)
+        table = _items(connection, files, facts, to_us(now))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
@@ -153,35 +167,41 @@ def _prune(folder: Path, current: str) -> None:
         shutil.rmtree(path)
 
 
-def _items(files: LakeFiles, now: datetime, root: Path) -> pa.Table:
-    now_us = to_us(now)
-    root.mkdir(parents=True, exist_ok=True)
-    with connect(root / ".spill") as connection:
-        catalogue = read(connection, ITEMS, files.items)
-        catalogue = catalogue.filter(catalogue.time_us < now_us)
-        events = read(connection, INTERACTIONS, files.interactions)
-        events = events.filter(events.time_us < now_us, events[c.EVENT_TYPE].isin(EVENT_TYPES))
-        known = catalogue.select(c.ITEM_ID).union(events.select(c.ITEM_ID), distinct=True)
-        midnight = day_of(now_us)
-        features = item_feature_rows(connection, files, first=midnight, last=midnight)
-        parts = [
-            newest(catalogue, [c.ITEM_ID], ["time_us"]).select(c.ITEM_ID, *_TEXTS, c.TAGS),
-            _prices(catalogue, events),
-            _availability(catalogue),
-            features.rename({c.PRICE_AT_MIDNIGHT: c.PRICE}).drop("midnight"),
-            _popularity(events, now_us),
-        ]
-        for part in parts:
-            known = known.left_join(part, c.ITEM_ID, rname="{name}_again")
-            known = known.drop(f"{c.ITEM_ID}_again")
-        filled = known.mutate(**{name: known[name].fill_null(value) for name, value in _defaults()})
-        return (
-            filled
-            .order_by(c.ITEM_ID)
-            .select(SNAPSHOT_ITEMS.names)
-            .to_pyarrow()
-            .cast(SNAPSHOT_ITEMS)
-        )
+def _facts(
+    connection: Any, files: LakeFiles, now_us: int, sentiments: Path, cache: Path | None
+) -> ItemFacts:
+    if cache is None:
+        return gather_facts(connection, Unread(new=files), until_us=now_us, sentiments=sentiments)
+    facts, _ = update_facts(
+        connection,
+        files,
+        None,
+        since_us=None,
+        until_us=now_us,
+        cache=cache,
+        sentiments=sentiments,
+    )
+    return facts
+
+
+def _items(connection: Any, files: LakeFiles, facts: ItemFacts, now_us: int) -> pa.Table:
+    catalogue = read(connection, ITEMS, files.items, before_us=now_us)
+    known = catalogue.select(c.ITEM_ID).union(facts.days.select(c.ITEM_ID), distinct=True)
+    midnight = day_of(now_us)
+    features = item_feature_rows(connection, facts, catalogue, first=midnight, last=midnight)
+    parts = [
+        newest(catalogue, [c.ITEM_ID], ["time_us"]).select(c.ITEM_ID, *_TEXTS, c.TAGS),
+        _prices(catalogue, facts),
+        _availability(catalogue),
+        features.rename({c.PRICE_AT_MIDNIGHT: c.PRICE}).drop("midnight"),
+        _popularity(connection, files, facts, now_us),
+    ]
+    for part in parts:
+        known = known.left_join(part, c.ITEM_ID, rname="{name}_again")
+        known = known.drop(f"{c.ITEM_ID}_again")
+    filled = known.mutate(**{name: known[name].fill_null(value) for name, value in _defaults()})
+    ordered = filled.order_by(c.ITEM_ID).select(SNAPSHOT_ITEMS.names)
+    return ordered.to_pyarrow().cast(SNAPSHOT_ITEMS)
 
 
 def _defaults() -> list[tuple[str, Any]]:
@@ -193,14 +213,16 @@ def _defaults() -> list[tuple[str, Any]]:
     return list({**features, **texts, **counts, c.TAGS: tags, c.AVAILABLE: True}.items())
 
 
-def _prices(catalogue: Any, events: Any) -> Any:
+def _prices(catalogue: Any, facts: ItemFacts) -> Any:
     """Last price of each item: of the catalogue, else of an event."""
     listed = with_value(catalogue.select(c.ITEM_ID, "time_us", c.PRICE), c.PRICE)
-    listed = newest(listed, [c.ITEM_ID], ["time_us"]).mutate(source=1)
-    paid = with_value(events.select(c.ITEM_ID, "time_us", c.PRICE, c.EVENT_ID), c.PRICE)
-    paid = newest(paid, [c.ITEM_ID], ["time_us", c.EVENT_ID]).mutate(source=0)
-    columns = (c.ITEM_ID, c.PRICE, "source")
-    prices = listed.select(*columns).union(paid.select(*columns))
+    listed = newest(listed, [c.ITEM_ID], ["time_us"]).select(c.ITEM_ID, c.PRICE, source=1)
+    days = facts.days.filter(facts.days.paid.notnull())
+    paid = days.group_by(c.ITEM_ID).agg(
+        paid=newest_value(days.paid_us, days.paid, where=days.paid.notnull())
+    )
+    paid = paid.select(c.ITEM_ID, **{c.PRICE: paid.paid.value}, source=0)
+    prices = listed.union(paid)
     return newest(prices, [c.ITEM_ID], ["source"]).select(c.ITEM_ID, c.PRICE)
 
 
@@ -210,13 +232,29 @@ def _availability(catalogue: Any) -> Any:
     return newest(said, [c.ITEM_ID], ["time_us"]).select(c.ITEM_ID, c.AVAILABLE)
 
 
-def _popularity(events: Any, now_us: int) -> Any:
-    """Integer weights of the events of the last 7 and 28 days: exact, whatever the order of
-    adding."""
-    weight = events[c.EVENT_TYPE].cases(*EVENT_WEIGHTS.items()).cast("int64")
-    recent = events.mutate(weight=weight).filter(events.time_us >= now_us - 28 * MICROS_PER_DAY)
-    week = recent.time_us >= now_us - 7 * MICROS_PER_DAY
-    return recent.group_by(c.ITEM_ID).agg(**{
-        c.POPULARITY_7D: recent.weight.sum(where=week).fill_null(0),
-        c.POPULARITY_28D: recent.weight.sum(),
-    })
+def _popularity(connection: Any, files: LakeFiles, facts: ItemFacts, now_us: int) -> Any:
+    """Integer weights of the events of the last 7 and 28 days: exact, whatever the order of adding.
+
+    Whole days come from the facts; of the days in which the windows begin, the events themselves.
+    """
+    days, parts = facts.days, []
+    names = {c.POPULARITY_7D: 7, c.POPULARITY_28D: 28}
+    for name, length in names.items():
+        since_us = now_us - length * MICROS_PER_DAY
+        began = day_of(since_us)
+        edge = read(
+            connection,
+            INTERACTIONS,
+            files.interactions,
+            since_us=since_us,
+            before_us=min(now_us, (began + 1) * MICROS_PER_DAY),
+        )
+        edge = edge.filter(edge[c.EVENT_TYPE].isin(EVENT_TYPES))
+        weight = edge[c.EVENT_TYPE].cases(*EVENT_WEIGHTS.items()).cast("int64")
+        whole = days.filter(days.day > began)
+        for table, weights in ((edge, weight), (whole, whole[WEIGHT])):
+            zero = ibis.literal(0, type="int64")
+            others = {other: weights if other == name else zero for other in names}
+            parts.append(table.select(c.ITEM_ID, **others))
+    rows = reduce(lambda left, right: left.union(right), parts)
+    return rows.group_by(c.ITEM_ID).agg(**{name: rows[name].sum().cast("int64") for name in names})

@@ -2,19 +2,25 @@
 builds."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contracts.errors import BadInputError
 from contracts.events import EVENT_TYPES
-from contracts.state import MICROS_PER_DAY, STATE_DAYS, STATE_EVENTS, UserState
+from contracts.state import (
+    MICROS_PER_DAY,
+    STATE_DAYS,
+    STATE_EVENTS,
+    UserState,
+    amount_of,
+    single,
+)
 
 
 @dataclass(frozen=True)
 class StateEvent:
     """One event as a state takes it. `event_type` is its code, `time_us` epoch microseconds, NaN an
-    unknown price."""
+    unknown price or no rating."""
 
     item_id: str
     event_type: int
@@ -22,15 +28,17 @@ class StateEvent:
     price: float = math.nan
     event_id: str = ""
     """Orders events of one moment, as the batch does; a state itself holds no ids."""
+    quantity: int = 1
+    rating: float = math.nan
 
 
 def append_events(state: UserState, events: Sequence[StateEvent]) -> UserState:
     """Return `state` with `events` added: what `build_user_states` computes from the same events.
 
     Late events find their place by time; within a moment the state's own come first. Each event
-    must be new: a state cannot tell a repeated delivery. Events of days that the state no longer
-    counts (STATE_DAYS before the last event) and events older than the newest STATE_EVENTS leave no
-    trace.
+    must be new: a state cannot tell a repeated delivery. Of events of days that the state no longer
+    counts (STATE_DAYS before the last event) and of events older than the newest STATE_EVENTS, only
+    the first time stays.
 
     Raises:
         BadInputError: an event type code is unknown.
@@ -42,41 +50,65 @@ def append_events(state: UserState, events: Sequence[StateEvent]) -> UserState:
             )
     if not events:
         return state
-    added = [
-        (event.time_us, event.item_id, event.event_type, event.price)
-        for event in sorted(events, key=lambda event: (event.time_us, event.event_id))
-    ]
-    kept = zip(
-        state.event_times, state.event_items, state.event_types, state.event_prices, strict=True
-    )
+    added = sorted(events, key=lambda event: (event.time_us, event.event_id))
     # sorted() is stable: of equal times the state's own stay first.
-    rows = sorted([*kept, *added], key=lambda row: row[0])[-STATE_EVENTS:]
-    days = _day_counts(state, added, last_day=rows[-1][0] // MICROS_PER_DAY)
+    rows = sorted([*events_of(state), *added], key=lambda event: event.time_us)[-STATE_EVENTS:]
+    days = _days(state, added, last_day=rows[-1].time_us // MICROS_PER_DAY)
     return UserState(
-        event_items=[row[1] for row in rows],
-        event_types=[row[2] for row in rows],
-        event_times=[row[0] for row in rows],
-        event_prices=[row[3] for row in rows],
-        day_numbers=[day for day, _, _ in days],
-        day_types=[code for _, code, _ in days],
-        day_counts=[count for _, _, count in days],
+        event_items=[event.item_id for event in rows],
+        event_types=[event.event_type for event in rows],
+        event_times=[event.time_us for event in rows],
+        event_prices=[event.price for event in rows],
+        day_numbers=[day for day, _, _, _ in days],
+        day_types=[code for _, code, _, _ in days],
+        day_counts=[count for _, _, count, _ in days],
+        event_quantities=[event.quantity for event in rows],
+        event_ratings=[single(event.rating) for event in rows],
+        day_amounts=[amount for _, _, _, amount in days],
+        first_times=[min([*state.first_times, added[0].time_us])],
     )
 
 
-def _day_counts(
-    state: UserState, added: Sequence[tuple[int, str, int, float]], *, last_day: int
-) -> list[tuple[int, int, int]]:
-    """Per-day counts of the state and the added events, of the STATE_DAYS days up to `last_day`,
-    sorted."""
-    counts = Counter({
-        (day, code): count
-        for day, code, count in zip(
-            state.day_numbers, state.day_types, state.day_counts, strict=True
-        )
-    })
-    counts.update((time_us // MICROS_PER_DAY, code) for time_us, _, code, _ in added)
+def events_of(state: UserState) -> list[StateEvent]:
+    """Return the events that a state lists, oldest first."""
+    rows = zip(
+        state.event_items,
+        state.event_types,
+        state.event_times,
+        state.event_prices,
+        state.event_quantities,
+        state.event_ratings,
+        strict=True,
+    )
     return [
-        (day, code, count)
-        for (day, code), count in sorted(counts.items())
+        StateEvent(item, kind, time_us, price, quantity=quantity, rating=rating)
+        for item, kind, time_us, price, quantity, rating in rows
+    ]
+
+
+def day_sums(events: Sequence[StateEvent]) -> dict[tuple[int, int], tuple[int, int]]:
+    """Return (day, type) -> (events, minor units) of events."""
+    sums: dict[tuple[int, int], tuple[int, int]] = {}
+    for event in events:
+        key = (event.time_us // MICROS_PER_DAY, event.event_type)
+        count, amount = sums.get(key, (0, 0))
+        money = amount_of(event.event_type, event.price, event.quantity)
+        sums[key] = (count + 1, amount + money)
+    return sums
+
+
+def _days(
+    state: UserState, added: Sequence[StateEvent], *, last_day: int
+) -> list[tuple[int, int, int, int]]:
+    """Per-day sums of the state and the added events, of the STATE_DAYS days up to `last_day`,
+    sorted."""
+    sums = day_sums(added)
+    rows = zip(state.day_numbers, state.day_types, state.day_counts, state.day_amounts, strict=True)
+    for day, code, count, amount in rows:
+        more, money = sums.get((day, code), (0, 0))
+        sums[day, code] = (count + more, amount + money)
+    return [
+        (day, code, count, amount)
+        for (day, code), (count, amount) in sorted(sums.items())
         if day > last_day - STATE_DAYS
     ]

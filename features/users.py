@@ -2,8 +2,9 @@
 store serves.
 
 A state at a moment holds the newest STATE_EVENTS events of the shopper by then and the per-day
-counts of the STATE_DAYS days up to the last of them (contracts/state.py). Histories may be long and
-moments many, so neither part joins every moment with every earlier event:
+sums of the STATE_DAYS days up to the last of them (contracts/state.py). The online store wants each
+shopper's last state alone: one pass over the events in order (features/assembly.py). Training wants
+many moments; histories may be long, so neither part joins every moment with every earlier event:
 
 * events: `position` counts the events that are part of the history from their own time on. Of
   those, a moment needs the last STATE_EVENTS positions; events stitched in at a log-in lie between
@@ -25,35 +26,36 @@ import pyarrow.compute as pc
 
 from contracts import columns as c
 from contracts.errors import BadInputError
-from contracts.state import STATE_DAYS, STATE_EVENTS
-from contracts.tables import TIMESTAMP
+from contracts.state import (
+    AMOUNT_TYPES,
+    HIGHEST_AMOUNT,
+    MINOR_UNITS,
+    STATE_DAYS,
+    STATE_EVENTS,
+)
+from contracts.tables import ALIAS, INTERACTIONS, TIMESTAMP
+from features.assembly import (
+    DAY_LISTS,
+    EVENT_LISTS,
+    FIRST_US,
+    HISTORY_ROWS,
+    STATE_LISTS,
+    USER_STATES,
+    day_rows_of,
+    in_blocks,
+    states_of,
+    whole_shoppers,
+)
 from features.output import replace_parquet
 from features.shoppers import EFFECTIVE_US, EVENT_CODE, TIME_US, shopper_history
-from features.sources import LakeFiles, connect, day_of, to_us
+from features.sources import LakeFiles, connect, day_of, read, to_us
 
-EVENT_LISTS = (c.EVENT_ITEMS, c.EVENT_TYPES, c.EVENT_TIMES, c.EVENT_PRICES)
-DAY_LISTS = (c.DAY_NUMBERS, c.DAY_TYPES, c.DAY_COUNTS)
-STATE_LISTS = (*EVENT_LISTS, *DAY_LISTS)
-"""The list columns of a state, named and ordered as the fields of UserState."""
-
-USER_STATES = pa.schema([
-    (c.USER_ID, pa.string()),
-    (c.EVENT_TIMESTAMP, TIMESTAMP),
-    *(
-        (
-            name,
-            pa.list_(
-                {c.EVENT_ITEMS: pa.string(), c.EVENT_PRICES: pa.float64()}.get(name, pa.int64())
-            ),
-        )
-        for name in STATE_LISTS
-    ),
-    (c.CREATED_TIMESTAMP, TIMESTAMP),
-])
+__all__ = ["STATE_LISTS", "USER_STATES", "build_last_states", "build_user_states", "last_states"]
 
 CHUNK_EVENTS = 2_000_000
 """About how many list elements are built at a time: bounds memory to some hundred megabytes."""
 
+BATCH_ROWS = 1 << 17
 ROW_GROUP_ROWS = 4096  # a row can hold 10 kB of lists: small groups keep readers small
 _POSITION = "position"
 _ORDER = "order"
@@ -88,12 +90,71 @@ def build_user_states(
         raise BadInputError(f"user states: start {start} is not before end {end}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with connect(out.parent / ".spill", memory_limit=memory_limit) as connection:
+        if end_us == start_us + 1 and not _happened_at(connection, files, start_us):
+            history = shopper_history(connection, files, end_us)
+            return write_states(last_states(connection, history, chunk_events), out)
         history = _ordered(shopper_history(connection, files, end_us))
         history = connection.create_table("history", history, temp=True)
         moments = connection.create_table("moments", _moments(history), temp=True)
         kept = connection.create_table("kept", _kept(moments, start_us), temp=True)
         tables = _state_tables(history, moments, kept, chunk_events)
-        return replace_parquet(tables, USER_STATES, out, row_group_rows=ROW_GROUP_ROWS)
+        return write_states(tables, out)
+
+
+def build_last_states(
+    files: LakeFiles,
+    *,
+    now: datetime,
+    out: Path,
+    chunk_events: int = CHUNK_EVENTS,
+    memory_limit: str | None = None,
+) -> int:
+    """Write the state of each shopper with a history before `now`, at its last moment before it.
+
+    The Parquet folder `out` is replaced whole; returns the rows. They equal the last row of each
+    shopper that `build_user_states` writes for an `end` of `now`.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with connect(out.parent / ".spill", memory_limit=memory_limit) as connection:
+        history = shopper_history(connection, files, to_us(now))
+        return write_states(last_states(connection, history, chunk_events), out)
+
+
+def _happened_at(connection: Any, files: LakeFiles, moment_us: int) -> bool:
+    """Tell whether an event or a log-in is of this very moment."""
+    tables = ((INTERACTIONS, files.interactions), (ALIAS, files.alias))
+    counts = [read(connection, spec, paths)[TIME_US] == moment_us for spec, paths in tables]
+    return any(int(count.sum().fill_null(0).to_pyarrow().as_py()) > 0 for count in counts)
+
+
+def last_states(connection: Any, history: Any, chunk_events: int) -> Iterator[pa.Table]:
+    """Yield the last state of each shopper in `history` (`shopper_history`), sorted."""
+    rows = history.mutate(**{FIRST_US: history[TIME_US]})
+    keys = (c.USER_ID, TIME_US, c.EVENT_ID)
+    ordered = in_order(connection, rows.select(*HISTORY_ROWS.names, c.EVENT_ID), keys)
+    batches = (table.select(HISTORY_ROWS.names).cast(HISTORY_ROWS) for table in ordered)
+    for events in whole_shoppers(batches, chunk_events):
+        yield states_of(events, day_rows_of(events))
+
+
+def in_order(connection: Any, table: Any, keys: tuple[str, ...]) -> Iterator[pa.Table]:
+    """Yield an expression's rows sorted by `keys`, in batches; a sort too large for memory spills.
+
+    Past ibis, whose reader of batches fails on DuckDB 2.
+    """
+    connection.create_view("rows_in_order", table, overwrite=True)
+    sorted_rows = f"SELECT * FROM rows_in_order ORDER BY {', '.join(keys)}"
+    for batch in connection.con.sql(sorted_rows).to_arrow_reader(BATCH_ROWS):
+        yield pa.Table.from_batches([batch])
+
+
+def write_states(
+    tables: Iterator[pa.Table], out: Path, metadata: dict[bytes, bytes] | None = None
+) -> int:
+    """Write states as the folder `out`, whole or not at all; `metadata` goes into the file."""
+    blocks = in_blocks(tables, ROW_GROUP_ROWS)
+    schema = USER_STATES.with_metadata(metadata)
+    return replace_parquet(blocks, schema, out, row_group_rows=ROW_GROUP_ROWS)
 
 
 def _ordered(history: Any) -> Any:
@@ -106,6 +167,7 @@ def _ordered(history: Any) -> Any:
         _ORDER: ibis.row_number().over(group_by=c.USER_ID, order_by=[TIME_US, c.EVENT_ID]),
         _POSITION: at_once.sum().over(so_far),
         _LAST_US: history[TIME_US].max().over(so_far),
+        FIRST_US: history[TIME_US].min().over(so_far),
     }).mutate(**{_BLOCK: ibis._[_POSITION] // STATE_EVENTS})
 
 
@@ -114,6 +176,7 @@ def _moments(history: Any) -> Any:
     return history.group_by(list(_KEY)).agg(**{
         _POSITION: history[_POSITION].max(),
         _LAST_US: history[_LAST_US].max(),
+        FIRST_US: history[FIRST_US].min(),
     })
 
 
@@ -132,7 +195,8 @@ def _state_tables(history: Any, moments: Any, kept: Any, chunk_events: int) -> I
             for table in (history, moments, kept)
         )
         states = _event_lists(rows, wanted).inner_join(_day_lists(rows, grown, wanted), list(_KEY))
-        table = states.order_by(list(_KEY)).to_pyarrow()
+        begun = wanted.select(*_KEY, **{c.FIRST_TIMES: ibis.array([wanted[FIRST_US]])})
+        table = states.inner_join(begun, list(_KEY)).order_by(list(_KEY)).to_pyarrow()
         moment = pc.cast(table[EFFECTIVE_US], pa.timestamp("us")).cast(TIMESTAMP)
         for name in (c.EVENT_TIMESTAMP, c.CREATED_TIMESTAMP):
             table = table.append_column(name, moment)
@@ -154,8 +218,8 @@ def _chunks(kept: Any, chunk_events: int) -> list[tuple[str, str]]:
 
 
 def _event_lists(history: Any, kept: Any) -> Any:
-    """Return the four event lists per kept moment, oldest event first."""
-    wanted = kept.rename(until=EFFECTIVE_US, reached=_POSITION).drop(_LAST_US)
+    """Return the event lists per kept moment, oldest event first."""
+    wanted = kept.rename(until=EFFECTIVE_US, reached=_POSITION).drop(_LAST_US, FIRST_US)
     wanted = wanted.mutate(**{_BLOCK: wanted.reached // STATE_EVENTS})
     wanted = wanted.union(wanted.mutate(**{_BLOCK: wanted[_BLOCK] - 1}))
     joined = wanted.inner_join(history, [c.USER_ID, _BLOCK])
@@ -168,7 +232,9 @@ def _event_lists(history: Any, kept: Any) -> Any:
         c.EVENT_ITEMS: joined[c.ITEM_ID],
         c.EVENT_TYPES: joined[EVENT_CODE],
         c.EVENT_TIMES: joined[TIME_US],
-        c.EVENT_PRICES: joined[c.PRICE].fill_null(float("nan")),
+        c.EVENT_PRICES: joined[c.PRICE],
+        c.EVENT_QUANTITIES: joined[c.QUANTITY],
+        c.EVENT_RATINGS: joined[c.RATING],
     })
     lists = joined.group_by([c.USER_ID, "until"]).agg(events=event.collect())
     newest = lists.mutate(events=lists.events.sort()[-STATE_EVENTS:])
@@ -176,39 +242,59 @@ def _event_lists(history: Any, kept: Any) -> Any:
 
 
 def _day_lists(history: Any, moments: Any, kept: Any) -> Any:
-    """Return the three per-day lists per kept moment, sorted by (day, type)."""
-    counted = history.mutate(day=day_of(history[TIME_US]), arrived=day_of(history[EFFECTIVE_US]))
+    """Return the per-day lists per kept moment, sorted by (day, type)."""
+    counted = history.mutate(
+        day=day_of(history[TIME_US]), arrived=day_of(history[EFFECTIVE_US]), money=_money(history)
+    )
     wanted = kept.select(
         *_KEY, today=day_of(kept[EFFECTIVE_US]), oldest=day_of(kept[_LAST_US]) - STATE_DAYS + 1
     )
-    counts = _counts_before(counted, wanted).union(_counts_today(counted, moments, wanted))
-    totals = counts.group_by([*_KEY, "day", EVENT_CODE]).agg(count=counts["count"].sum())
+    sums = _sums_before(counted, wanted).union(_sums_today(counted, moments, wanted))
+    totals = sums.group_by([*_KEY, "day", EVENT_CODE]).agg(
+        count=sums["count"].sum(), amount=sums.amount.sum()
+    )
     entry = ibis.struct({
         c.DAY_NUMBERS: totals.day,
         c.DAY_TYPES: totals[EVENT_CODE],
         c.DAY_COUNTS: totals["count"],
+        c.DAY_AMOUNTS: totals.amount,
     })
     lists = totals.group_by(list(_KEY)).agg(days=entry.collect())
     return _unpacked(lists.mutate(days=lists.days.sort()), "days", DAY_LISTS)
 
 
-def _counts_before(counted: Any, wanted: Any) -> Any:
-    """Counts of what arrived on days before that of the moment: totals per day, whole."""
-    totals = counted.group_by([c.USER_ID, "arrived", "day", EVENT_CODE]).agg(count=counted.count())
+def _money(history: Any) -> Any:
+    """Minor units of each event: `amount_of` (contracts/state.py), operation by operation."""
+    price, quantity = history[c.PRICE], history[c.QUANTITY]
+    counted = history[EVENT_CODE].isin(AMOUNT_TYPES) & (quantity > 0)
+    counted = counted & ~price.isnan() & (price > 0)  # DuckDB holds NaN to be above all numbers
+    money = ibis.cases((counted, price), else_=0.0) * quantity.cast("float64") * MINOR_UNITS + 0.5
+    return ibis.least(money, float(HIGHEST_AMOUNT)).floor().cast("int64")
+
+
+def _sums_before(counted: Any, wanted: Any) -> Any:
+    """Sums of what arrived on days before that of the moment: totals per day, whole."""
+    totals = counted.group_by([c.USER_ID, "arrived", "day", EVENT_CODE]).agg(
+        count=counted.count(), amount=counted.money.sum()
+    )
     joined = wanted.inner_join(totals, c.USER_ID)
     joined = joined.filter(joined.arrived < joined.today, joined.day >= joined.oldest)
-    return joined.select(*_KEY, "day", EVENT_CODE, "count")
+    return joined.select(*_KEY, "day", EVENT_CODE, "count", "amount")
 
 
-def _counts_today(counted: Any, moments: Any, wanted: Any) -> Any:
-    """Counts of what arrived on the day of the moment, up to the moment: a running sum over its
+def _sums_today(counted: Any, moments: Any, wanted: Any) -> Any:
+    """Sums of what arrived on the day of the moment, up to the moment: running, over its
     moments."""
     grown = moments.select(*_KEY, arrived=day_of(moments[EFFECTIVE_US]))
     seen = counted.select(c.USER_ID, "arrived", "day", EVENT_CODE).distinct()
     grid = grown.inner_join(seen, [c.USER_ID, "arrived"])
-    added = counted.group_by([*_KEY, "day", EVENT_CODE]).agg(count=counted.count())
+    added = counted.group_by([*_KEY, "day", EVENT_CODE]).agg(
+        count=counted.count(), amount=counted.money.sum()
+    )
     steps = grid.left_join(added, [*_KEY, "day", EVENT_CODE]).select(
-        *(grid[name] for name in grid.columns), count=added["count"].fill_null(0)
+        *(grid[name] for name in grid.columns),
+        count=added["count"].fill_null(0),
+        amount=added.amount.fill_null(0),
     )
     running = ibis.window(
         group_by=[c.USER_ID, "arrived", "day", EVENT_CODE],
@@ -216,10 +302,12 @@ def _counts_today(counted: Any, moments: Any, wanted: Any) -> Any:
         preceding=None,
         following=0,
     )
-    sums = steps.mutate(count=steps["count"].sum().over(running))
+    sums = steps.mutate(
+        count=steps["count"].sum().over(running), amount=steps.amount.sum().over(running)
+    )
     joined = wanted.inner_join(sums, list(_KEY))
     joined = joined.filter(joined["count"] > 0, joined.day >= joined.oldest)
-    return joined.select(*_KEY, "day", EVENT_CODE, "count")
+    return joined.select(*_KEY, "day", EVENT_CODE, "count", "amount")
 
 
 def _unpacked(table: Any, column: str, names: tuple[str, ...]) -> Any:

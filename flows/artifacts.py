@@ -19,10 +19,28 @@ def ingested(outcome: dict[str, Any]) -> None:
         f"= {outcome['accepted']:,} accepted + {outcome['quarantined']:,} quarantined "
         f"+ {outcome['duplicates']:,} exact duplicates, from {outcome['files']} files\n\n"
         f"| rule that was broken | rows |\n| --- | ---: |\n{rules}\n\n"
+        f"{_batches(outcome)}"
         f"Page: {outcome.get('page', '-')}\n",
         key="validation-summary",
         description="What came in, and what the gate refused",
     )
+
+
+def _batches(outcome: dict[str, Any]) -> str:
+    """Return what rules over whole batches said: what was blocked, let in all the same, or odd."""
+    lines = []
+    for batch in outcome.get("blocked", ()):
+        lines.append(f"## Blocked: {batch['table']} from {batch['source']}\n")
+        lines.append(f"Nothing of {', '.join(f'`{name}`' for name in batch['files'])} landed.\n")
+        lines += [f"- {reason}" for reason in batch["reasons"]]
+        lines.append("")
+    if outcome.get("accepted_because"):
+        lines.append(f"Batches were let in whatever they are: {outcome['accepted_because']}\n")
+    if outcome.get("warnings"):
+        lines.append("## Warnings\n")
+        lines += [f"- {warning}" for warning in outcome["warnings"]]
+        lines.append("")
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def trained(outcome: dict[str, Any]) -> None:
@@ -68,4 +86,25 @@ def moved(outcome: dict[str, Any]) -> None:
         f"By {outcome['who']}: {outcome['why']}. Served by {outcome['workers']} workers.\n",
         key="champion",
         description="Who moved the champion, and why",
+    )
+
+
+def freed(outcome: dict[str, Any]) -> None:
+    """Leave the tables of what upkeep put together and what it deleted."""
+    kinds = "\n".join(
+        f"| {kind} | {found['files']:,} | {found['bytes']:,} |"
+        for kind, found in outcome["freed"].items()
+    )
+    tables = "\n".join(
+        f"| {found['table']} | {found['files_before']:,} | {found['files_after']:,} |"
+        for found in outcome["tables"]
+    )
+    would = "would be " if outcome["dry_run"] else ""
+    create_markdown_artifact(
+        f"# {outcome['bytes']:,} bytes in {outcome['files']:,} files {would}freed\n\n"
+        f"| what | files | bytes |\n| --- | ---: | ---: |\n{kinds}\n\n"
+        f"Rows of quarantine that expired: {outcome['rows_expired']:,}\n\n"
+        f"| table | files before | after |\n| --- | ---: | ---: |\n{tables}\n",
+        key="upkeep",
+        description="What upkeep put together, and what it deleted",
     )

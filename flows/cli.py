@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 it went wrong, 2 bad input or settings, 3 not found, 4 ref
 """
 
 import atexit
+import glob
 import json
 import logging
 import os
@@ -16,6 +17,10 @@ from typing import Annotated, Any
 import typer
 
 from contracts.errors import AmalgamError, BadInputError
+from flows.commands import people as people_commands
+from flows.commands import profile as profile_commands
+from flows.commands import sources as sources_commands
+from flows.commands import upkeep as upkeep_commands
 
 app = typer.Typer(
     name="amalgam",
@@ -71,17 +76,35 @@ def demo(
 @app.command(rich_help_panel=LIFE)
 def ingest(
     paths: Annotated[
-        list[Path], typer.Argument(help="Files, or folders of files. They stay where they are.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            help="Files, folders, patterns in quotes; they stay where they are. Without any: all "
+            "that landed, was journaled, lies in watched folders, is new in declared databases."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the files are, where names do not say.")
+    ] = None,
+    accept_blocked: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Let in what rules over a whole batch would block."),
+    ] = None,
     now: Now = None,
     demo: Demo = False,
 ) -> None:
     """Take files through the validation gate into the lake."""
-    for path in paths:
-        if not path.exists():
+    named = [str(path.absolute()) for path in paths or ()]
+    for path in named:
+        if not os.path.exists(path) and not glob.has_magic(path):
             raise BadInputError(f"{path} does not exist; check the path")
-    named = [str(path.resolve()) for path in paths]
-    outcome = _run("ingest", demo, paths=named, now=_moment(now))
+    outcome = _run(
+        "ingest",
+        demo,
+        paths=named or None,
+        now=_moment(now),
+        source=source,
+        accept_blocked=accept_blocked,
+    )
     from flows.show import show_ingest
 
     show_ingest(outcome)
@@ -98,10 +121,14 @@ def materialize(now: Now = None, demo: Demo = False) -> None:
 def train(
     now: Now = None,
     reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "by hand",
+    as_of: Annotated[
+        str | None,
+        typer.Option(metavar="RELEASE", help="Read the same rows again that a release read."),
+    ] = None,
     demo: Demo = False,
 ) -> None:
     """Fit, fuse, prove; the gate decides whether the release becomes champion. Refused: exit 4."""
-    outcome = _run("train", demo, now=_moment(now), reason=reason)
+    outcome = _run("train", demo, now=_moment(now), reason=reason, as_of=as_of)
     from flows.show import show_training
 
     show_training(outcome)
@@ -287,6 +314,12 @@ def _say_demo() -> None:
 
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
+
+
+people_commands.register(app)
+profile_commands.register(app)
+sources_commands.register(app)
+upkeep_commands.register(app)
 
 
 def main() -> None:

@@ -24,6 +24,8 @@ def make_deployments(settings: Settings, *, scheduled: bool) -> list[Any]:
         pipeline.materialize: operations.materialize_cron,
         pipeline.train: operations.train_cron,
         pipeline.monitor: operations.monitor_cron,
+        pipeline.upkeep: operations.upkeep_cron,
+        pipeline.erase: None,
         pipeline.promote: None,
         pipeline.rollback: None,
     }

@@ -19,11 +19,24 @@ from prefect.runtime import flow_run
 
 from contracts.settings import Settings, load_settings
 from flows import artifacts
-from flows.steps import champion, data, history, outcome, training, watch
+from flows.steps import (
+    champion,
+    data,
+    features,
+    gate,
+    history,
+    outcome,
+    people,
+    sources,
+    training,
+    watch,
+)
+from flows.steps import upkeep as upkeep_steps
 
 P = ParamSpec("P")
 R = TypeVar("R")
 DRIFT_EVENT = "amalgam.drift.found"
+BLOCKED_EVENT = "amalgam.batch.blocked"
 
 
 def step(function: Callable[P, R]) -> Task[P, R]:
@@ -38,9 +51,9 @@ def step(function: Callable[P, R]) -> Task[P, R]:
 
 
 ingest_files = step(data.ingest_files)
-build_features = step(data.build_features)
-materialize_online = step(data.materialize_online)
-publish_snapshot = step(data.publish_snapshot)
+build_features = step(features.build_features)
+materialize_online = step(features.materialize_online)
+publish_snapshot = step(features.publish_snapshot)
 read_history = step(history.read_history)
 join_features = step(training.join_features)
 prepare_models = step(training.prepare_models)
@@ -49,15 +62,29 @@ pack_release = step(training.pack_release)
 move_champion = step(champion.move_champion)
 return_champion = step(champion.return_champion)
 measure_drift = step(watch.measure_drift)
+free_space = step(upkeep_steps.free_space)
+erase_person = step(people.erase)
+forget_late = step(people.forget_late)
 
 
 @flow(name="ingest")
-def ingest(paths: list[str] | None = None, now: datetime | None = None) -> dict[str, Any]:
-    """Take files through the validation gate into the lake; without paths, all that landed."""
+def ingest(
+    paths: list[str] | None = None,
+    now: datetime | None = None,
+    source: str | None = None,
+    accept_blocked: str | None = None,
+) -> dict[str, Any]:
+    """Take files through the validation gate into the lake; without paths, all that waits.
+
+    A batch that a rule over whole batches blocks lands nowhere, raises an event, and makes the run
+    fail once all else is in; `accept_blocked`, a reason, lets it in.
+    """
     settings, moment = _start(now)
-    report = ingest_files(settings, paths, moment)
+    report = ingest_files(settings, paths, moment, source=source, accept_blocked=accept_blocked)
     artifacts.ingested(report)
-    return _finish(settings, report)
+    for batch in report["blocked"]:
+        emit_event(event=BLOCKED_EVENT, **gate.blocked_event(batch))
+    return sources.all_reached(gate.all_let_in(_finish(settings, report)))
 
 
 @flow(name="materialize")
@@ -66,16 +93,25 @@ def materialize(now: datetime | None = None) -> dict[str, Any]:
     settings, moment = _start(now)
     rows = build_features(settings, moment)
     online = materialize_online(settings, moment)
+    forget_late(settings, moment)
     snapshot = publish_snapshot(settings, moment)
     return _finish(settings, {"rows": rows, "online": online, "snapshot": snapshot})
 
 
 @flow(name="train")
-def train(now: datetime | None = None, reason: str = "by hand") -> dict[str, Any]:
-    """Fit, fuse, prove, and release: the gate decides whether the champion moves."""
+def train(
+    now: datetime | None = None, reason: str = "by hand", as_of: str | None = None
+) -> dict[str, Any]:
+    """Fit, fuse, prove, and release: the gate decides whether the champion moves.
+
+    `as_of` names a release: the same rows are read again that it was trained on.
+    """
     settings, moment = _start(now)
-    past = read_history(settings, moment)
+    if as_of is not None and now is None:
+        moment = history.moment_of(settings, as_of)
+    past = read_history(settings, moment, as_of)
     inputs = join_features(settings, past, moment)
+    forget_late(settings, moment)
     learnt = prepare_models(settings, inputs)
     judged = evaluate_models(settings, learnt)
     release = pack_release(settings, past, learnt, judged, reason)
@@ -101,6 +137,24 @@ def monitor(now: datetime | None = None) -> dict[str, Any]:
             payload={"now": moment.isoformat(), "reason": "; ".join(verdict["reasons"])},
         )
     return _finish(settings, verdict)
+
+
+@flow(name="upkeep")
+def upkeep(dry_run: bool = False, now: datetime | None = None) -> dict[str, Any]:
+    """Compact the lake, and delete what nothing reads any more; `dry_run` only tells."""
+    settings, moment = _start(now)
+    freed = free_space(settings, moment, dry_run=dry_run)
+    artifacts.freed(freed)
+    return _finish(settings, freed)
+
+
+@flow(name="erase")
+def erase(token: str, now: datetime | None = None) -> dict[str, Any]:
+    """Erase the person of this token (`amalgam erase USER --token`): parameters are stored, so the
+    id, or its pseudonym, is none.
+    """
+    settings, moment = _start(now)
+    return _finish(settings, erase_person(settings, token, moment))
 
 
 @flow(name="promote")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -187,6 +188,8 @@ def show_ingest(outcome: dict[str, Any]) -> None:
     )
     for rule, count in by_count(outcome["rules"]):
         console.print(f"  {count:,}  {rule}")
+    for warning in outcome.get("warnings", ()):
+        console.print(f"  [yellow]warning[/] {escape(warning)}", soft_wrap=True)
     if page := outcome.get("page"):
         console.print(f"validation page: {page}", soft_wrap=True)
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contracts import columns as c
-from contracts.errors import AmalgamError
+from contracts.errors import AmalgamError, BadInputError
 from contracts.tables import (
     ALIAS,
     INTAKE_TABLES,
@@ -26,13 +26,12 @@ from contracts.tables import (
     table_spec,
 )
 from contracts.validation import ValidatedBatch, Validator
-from lake import online_retail
 from lake.conversion import RULE_SEPARATOR
 from lake.event_ids import CONTENT, FILE_NO, fill_keys, hashed_key
+from lake.originals import rows_as_json
 from lake.quarantine import Sealer, quarantine_rows
-from lake.readers import rows_as_json
 from lake.sql import ask, quoted
-from lake.staging import Piece, originals_of
+from lake.staging import Piece, Stager
 from lake.store import Lake
 from lake.versions import only_changes
 
@@ -49,6 +48,22 @@ class Counts:
     quarantined: int
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Judged rows of `pieces`: `good` and `refused` carry file number and line."""
+
+    spec: TableSpec
+    pieces: Sequence[Piece]
+    good: pa.Table
+    refused: pa.Table
+    result: dict[str, Any] | None
+
+    @property
+    def taken(self) -> pa.Schema:
+        """Columns beyond the table's own that the files bring."""
+        return pa.unify_schemas([piece.taken for piece in self.pieces])
+
+
 @dataclass
 class Appender:
     """Appends batches to `lake`, and sums up what was appended, which rules were broken, what the
@@ -58,48 +73,64 @@ class Appender:
     lake: Lake
     validate: Validator
     sealer: Sealer
+    stager: Stager
     now: datetime
     rules: Counter[str] = field(default_factory=Counter)
     tables: Counter[str] = field(default_factory=Counter)
     results: list[dict[str, Any]] = field(default_factory=list)
 
-    def append(
-        self, spec: TableSpec, pieces: Sequence[Piece], again: pa.Table
-    ) -> dict[int, Counts]:
-        """Judge and append the rows of `pieces`; return what became of them, by file number.
+    def prepare(self, spec: TableSpec, pieces: Sequence[Piece], again: pa.Table) -> "Batch":
+        """Read the rows of `pieces` and have them judged; nothing is written, so it may run ahead.
 
         `again` says which rows repeat others of their file (lake/event_ids.py).
         """
-        rows = fill_keys(spec, pa.concat_tables(_staged(spec, piece) for piece in pieces), again)
+        staged = [_staged(spec, piece) for piece in pieces]
+        rows = fill_keys(spec, pa.concat_tables(staged, promote_options="default"), again)
         judged = self._judge(spec, rows.select(spec.schema.names))
-        good = rows.take(judged.good[c.ROW_ID])
-        result = self.lake.append(
-            spec.name,
-            good.select(spec.schema.names),
-            transactions=[mark for piece in pieces for mark in piece.marks],
-        )
-        self.tables[spec.name] += result.accepted
-        if spec is INTERACTIONS:
-            self._append_aliases(good, pieces)
         refused = pa.concat_tables([
             _refused_by_gate(spec, rows, judged),
             *(pq.read_table(piece.refused).select(REFUSED) for piece in pieces),
         ])
-        self._quarantine(spec, pieces, refused)
-        return _counts(pieces, good[FILE_NO].to_numpy(), result.kept, refused[FILE_NO].to_numpy())
+        result = judged.result or None
+        return Batch(spec, pieces, rows.take(judged.good[c.ROW_ID]), refused, result)
+
+    def append(self, batch: "Batch") -> dict[int, Counts]:
+        """Append a judged batch; return what became of its rows, by file number."""
+        spec = batch.spec
+        result = self.lake.append(
+            spec.name,
+            batch.good.select([*spec.schema.names, *batch.taken.names]),
+            taken=batch.taken,
+            transactions=[
+                mark for piece in batch.pieces for part in piece.parts for mark in part.marks
+            ],
+        )
+        self.tables[spec.name] += result.accepted
+        self._keep_result(batch.result)
+        if spec is INTERACTIONS:
+            self._append_aliases(batch)
+        self._quarantine(batch)
+        return _counts(batch, result.kept)
 
     def append_derived(self, pieces: Sequence[Piece]) -> None:
-        """Append the items and users that order lines tell of, where they change something.
+        """Append the items and users that lines of one source tell of, where they change something.
 
         They are no rows of the file: what the gate refuses of them is left out, and shows in its
         result.
         """
-        derived = online_retail.derive([piece.rows for piece in pieces], pieces[0].rows.parent)
+        paths = [piece.rows for piece in pieces]
+        derived = pieces[0].source.derive(paths, pieces[0].rows.parent)
         for table, rows in derived.items():
             spec = table_spec(table)
             changed = only_changes(spec, rows, self.lake.read(table), text=COMPARED[table])
-            good = self._judge(spec, changed).good
-            self.tables[table] += self.lake.append(table, good.drop_columns([c.ROW_ID])).accepted
+            judged = self._judge(spec, changed)
+            self._keep_result(judged.result)
+            good = judged.good.drop_columns([c.ROW_ID])
+            self.tables[table] += self.lake.append(table, good).accepted
+
+    def _keep_result(self, result: dict[str, Any] | None) -> None:
+        if result:
+            self.results.append(result)
 
     def _judge(self, spec: TableSpec, rows: pa.Table) -> ValidatedBatch:
         """Ask the gate; what the platform itself writes is only checked for absent values."""
@@ -114,52 +145,91 @@ class Appender:
                 f"the validator of '{spec.name}' gave {len(judged.good)} good, {len(judged.bad)} "
                 f"bad rows with {len(judged.rules)} rules for {len(rows)}; mend the validator"
             )
-        self.results.append(judged.result)
         return judged
 
-    def _append_aliases(self, good: pa.Table, pieces: Sequence[Piece]) -> None:
+    def _append_aliases(self, batch: "Batch") -> None:
         """Note which user a session turned out to be, from its first event that names both.
 
         Not for order lines: there a session is one invoice, which has its customer from the start.
         """
+        good = batch.good
         numbers = {
-            piece.file.number for piece in pieces if piece.file.source.name != online_retail.NAME
+            part.file.number
+            for piece in batch.pieces
+            if piece.source.stitches
+            for part in piece.parts
         }
         named = pc.and_(pc.is_valid(good[c.USER_ID]), pc.is_valid(good[c.SESSION_ID]))
         mine = pc.is_in(good[FILE_NO], pa.array(sorted(numbers), pa.int64()))
-        both = good.filter(pc.and_(named, mine))
+        wanted = [c.SESSION_ID, c.USER_ID, c.EVENT_TIMESTAMP, c.EVENT_ID]
+        both = good.select(wanted).filter(pc.and_(named, mine))
         if not len(both):
             return
-        both = both.sort_by([(c.EVENT_TIMESTAMP, "ascending"), (c.EVENT_ID, "ascending")])
-        aliases = both.select([c.SESSION_ID, c.USER_ID, c.EVENT_TIMESTAMP])
-        aliases = aliases.rename_columns(ALIAS.schema.names)
+        both = ask(
+            f"SELECT {c.SESSION_ID}, arg_min({c.USER_ID}, ({c.EVENT_TIMESTAMP}, {c.EVENT_ID})) "
+            f"  AS {c.USER_ID}, min({c.EVENT_TIMESTAMP}) AS {c.VALID_FROM} "
+            f"FROM named GROUP BY {c.SESSION_ID} ORDER BY {c.VALID_FROM}, {c.SESSION_ID}",
+            {"named": both},
+        )
+        aliases = both.select(ALIAS.schema.names).cast(ALIAS.schema)
         self.tables[ALIAS.name] += self.lake.append(ALIAS.name, aliases).accepted
 
-    def _quarantine(self, spec: TableSpec, pieces: Sequence[Piece], refused: pa.Table) -> None:
+    def _quarantine(self, batch: "Batch") -> None:
+        refused = batch.refused
         if not len(refused):
             return
         for broken in refused[c.RULE].to_pylist():
             self.rules.update(broken.split(RULE_SEPARATOR))
-        files = {piece.file.number: piece.file for piece in pieces}
+        touched = set(pc.unique(refused[FILE_NO]).to_pylist())
+        files = {
+            part.file.number: part.file
+            for piece in batch.pieces
+            for part in piece.parts
+            if part.file.number in touched
+        }
         names = pa.table({
             FILE_NO: pa.array(list(files), pa.int64()),
             c.FILE_ID: [file.file_id for file in files.values()],
             c.FILE: [file.path.name for file in files.values()],
+            c.SOURCE: [file.source.name for file in files.values()],
+            c.FORMAT: [file.format for file in files.values()],
         })
         lines = [
-            originals_of(piece, wanted, self.sealer)
-            for piece in pieces
-            if len(wanted := _lines(piece, refused))
+            self.stager.originals_of(piece, refused)
+            for piece in batch.pieces
+            if any(part.file.number in touched for part in piece.parts)
         ]
         keys = [FILE_NO, c.LINE]
         whole = refused.join(pa.concat_tables(lines), keys=keys, join_type="left outer")
-        rows = quarantine_rows(whole, names, table=spec.name, sealer=self.sealer, now=self.now)
+        rows = quarantine_rows(
+            whole, names, table=batch.spec.name, sealer=self.sealer, now=self.now
+        )
         self.lake.append(QUARANTINE.name, rows)
 
 
+def check_taken(lake: Lake, pieces: Sequence[Piece]) -> None:
+    """Refuse files whose columns beyond a table's own are of another type than they were before.
+
+    Raises:
+        BadInputError: it names the file, the column, and both types.
+    """
+    before = {piece.source.table: dict[str, pa.Field]() for piece in pieces}
+    for table, known in before.items():
+        known |= {kind.name: kind for kind in lake.taken(table)}
+    for piece in pieces:
+        known = before[piece.source.table]
+        for kind in piece.taken:
+            first = known.setdefault(kind.name, kind)
+            if first.type != kind.type:
+                raise BadInputError(
+                    f"{piece.parts[0].file.path}: column '{kind.name}' holds {kind.type}, but in "
+                    f"'{piece.source.table}' it is {first.type}; export it as before, or rename it"
+                )
+
+
 def _staged(spec: TableSpec, piece: Piece) -> pa.Table:
-    """Return a piece's rows, without columns of its adapter's own."""
-    names = [*spec.schema.names, FILE_NO, c.LINE]
+    """Return a piece's rows, without columns of its adapter's own but those that are taken."""
+    names = [*spec.schema.names, *piece.taken.names, FILE_NO, c.LINE]
     names += [CONTENT] if hashed_key(spec) else []
     schema = pa.schema([*spec.schema, (FILE_NO, pa.int64()), (c.LINE, pa.int64())])
     rows = pq.read_table(piece.rows, columns=names)
@@ -190,20 +260,10 @@ def _required_given(spec: TableSpec, rows: pa.Table) -> ValidatedBatch:
     return ValidatedBatch(rows.filter(pc.invert(bad)), rows.filter(bad), rules.filter(bad), {})
 
 
-def _lines(piece: Piece, refused: pa.Table) -> pa.Array:
-    """Return the refused lines that lie in a piece."""
-    first, last = piece.span
-    lines = refused[c.LINE]
-    inside = pc.and_(pc.greater_equal(lines, first), pc.less_equal(lines, last))
-    mine = pc.and_(pc.equal(refused[FILE_NO], piece.file.number), inside)
-    return lines.filter(mine).combine_chunks()
-
-
-def _counts(
-    pieces: Sequence[Piece], good: np.ndarray, kept: np.ndarray, refused: np.ndarray
-) -> dict[int, Counts]:
-    """Count by file number: `good` and `kept` are aligned; `refused` has one per refused row."""
-    numbers = sorted({piece.file.number for piece in pieces})
+def _counts(batch: "Batch", kept: np.ndarray) -> dict[int, Counts]:
+    """Count by file number; `kept` is aligned with the batch's good rows."""
+    good, refused = batch.good[FILE_NO].to_numpy(), batch.refused[FILE_NO].to_numpy()
+    numbers = sorted({part.file.number for piece in batch.pieces for part in piece.parts})
     size = numbers[-1] + 1
     accepted = np.bincount(good[kept], minlength=size)
     duplicates = np.bincount(good[~kept], minlength=size)

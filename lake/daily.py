@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from contracts.atomic import sync_folder
 from contracts.errors import BadInputError
 from lake.conversion import read_times
-from lake.readers import RawChunk, RawFile, open_raw, originals, read_chunks
+from lake.originals import originals
+from lake.readers import RawChunk, RawFile, open_raw, read_chunks
 from lake.sources import AMALGAM, recognise, time_text
 
 CHUNK_ROWS: Final = 100_000

@@ -28,8 +28,8 @@ def hashed_key(spec: TableSpec) -> str | None:
 
 
 def add_content(spec: TableSpec, rows: pa.Table) -> pa.Table:
-    """Add `content`: md5 (32 hex) over all columns but the key; for tables with keys of their own
-    nothing.
+    """Add `content`: md5 (32 hex) over all columns but the key, null where the key is given; for
+    tables with keys of their own nothing.
     """
     key = hashed_key(spec)
     if key is None:
@@ -37,7 +37,11 @@ def add_content(spec: TableSpec, rows: pa.Table) -> pa.Table:
     parts = ", ".join(
         f"coalesce({_as_text(kind)}, chr(0))" for kind in spec.schema if kind.name != key
     )
-    content = ask(f"SELECT md5(concat_ws(chr(31), {parts})) AS h FROM given", {"given": rows})["h"]
+    content = ask(
+        f"SELECT CASE WHEN {quoted(key)} IS NULL THEN md5(concat_ws(chr(31), {parts})) END AS h "
+        "FROM given",
+        {"given": rows},
+    )["h"]
     return rows.append_column(CONTENT, content.cast(pa.string()))
 
 

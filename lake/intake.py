@@ -8,6 +8,7 @@ carry the file's id: so a run that was killed anywhere is simply run again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,20 +23,26 @@ from contracts.errors import BadInputError, UnavailableError
 from contracts.pseudonyms import Pseudonymiser
 from contracts.tables import (
     FILES,
+    INTAKE_TABLES,
     INTERACTIONS,
     ITEMS,
     PREDICTION_LOG,
     REVIEWS,
     SEARCHES,
     USERS,
+    TableSpec,
 )
-from contracts.validation import Validator
-from lake import online_retail
-from lake.batches import Appender
+from contracts.validation import BatchJudge, Validator
+from lake.batches import Appender, Batch, check_taken
+from lake.declaration import DeclaredSource
 from lake.event_ids import repeats
+from lake.keys import check_keys
+from lake.offered import Offered, data_files, look_at
 from lake.quarantine import Sealer
-from lake.staging import Offered, Piece, data_files, look_at, stage, staging_folder
+from lake.schema_change import check_readable
+from lake.staging import Piece, Stager, staging_folder
 from lake.store import Lake
+from lake.tombstones import Tombstones
 
 LOCK_SECONDS: Final = 600.0
 # What others refer to comes first.
@@ -49,13 +56,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class IntakeReport:
-    """What became of the files; rows_in == accepted + quarantined + duplicates.
+    """What became of the files; rows_in == accepted + quarantined + duplicates + erased + held.
 
     files       files offered; `files_known` of them were in the lake already (their rows are
                 duplicates)
     rules       rows per broken rule; a row that breaks two counts in both
     tables      rows appended per table, derived ones (items, users, aliases) included
     results     what the gate said, one per batch
+    erased      rows of erased people, which are left out
+    held        rows of files that a rule over the whole batch blocked: nothing of them landed
+    blocked     table, source, files, reasons and result of each blocked batch
     consumed    the files whose rows are now in the lake or its quarantine; they may be deleted
     """
 
@@ -65,9 +75,12 @@ class IntakeReport:
     accepted: int
     quarantined: int
     duplicates: int
+    erased: int = 0
+    held: int = 0
     rules: dict[str, int] = field(default_factory=dict)
     tables: dict[str, int] = field(default_factory=dict)
     results: list[dict[str, Any]] = field(default_factory=list)
+    blocked: list[dict[str, Any]] = field(default_factory=list)
     consumed: tuple[Path, ...] = ()
 
 
@@ -81,6 +94,9 @@ def ingest(
     chunk_rows: int,
     staging: Path,
     source: str | None = None,
+    declared: Sequence[DeclaredSource] = (),
+    judge: BatchJudge | None = None,
+    accept_blocked: str | None = None,
     progress: Progress | None = None,
 ) -> IntakeReport:
     """Bring files, or the data files below folders, into the lake. No paths: an empty report.
@@ -96,6 +112,9 @@ def ingest(
             it.
         staging: folder for pieces; what this run writes there is gone when it returns or raises.
         source: demand this source instead of telling it by the columns.
+        declared: the sources that the shop declared.
+        judge: rules over all rows of a source and table in this run; what it blocks is set aside.
+        accept_blocked: why blocked batches are let in all the same; noted in their results.
         progress: told of each step.
 
     Raises:
@@ -105,9 +124,12 @@ def ingest(
     if now.tzinfo is None or chunk_rows < 1:
         raise BadInputError(f"ingest needs an aware now ({now}) and chunk_rows > 0 ({chunk_rows})")
     with _one_at_a_time(lake), staging_folder(staging) as folder:
-        appender = Appender(lake, validate, Sealer(pseudonymiser), now)
-        run = _Run(lake, appender, pseudonymiser, now, chunk_rows, folder, progress or _silent)
-        run.take(data_files(paths), source)
+        check_keys(lake.root, pseudonymiser)
+        stager = Stager(folder, chunk_rows, pseudonymiser, Tombstones.of(lake, pseudonymiser))
+        appender = Appender(lake, validate, Sealer(pseudonymiser), stager, now)
+        entrance = _Entrance(judge, accept_blocked)
+        run = _Run(lake, appender, stager, now, entrance, progress or _silent)
+        run.take(data_files(paths), source, declared)
         return run.report()
 
 
@@ -131,6 +153,37 @@ class _Tally:
     accepted: int = 0
     quarantined: int = 0
     duplicates: int = 0
+    erased: int = 0
+    held: int = 0
+
+
+@dataclass
+class _Entrance:
+    """Rules over whole batches, and what they blocked."""
+
+    judge: BatchJudge | None
+    accepted_because: str | None
+    blocked: list[dict[str, Any]] = field(default_factory=list)
+
+    def judge_batch(self, pieces: list[Piece]) -> tuple[dict[str, Any] | None, bool]:
+        """Return what the judge said of all pieces of one source and table, and if it blocks."""
+        source = pieces[0].source
+        if self.judge is None or source.table not in INTAKE_TABLES:
+            return None, False
+        verdict = self.judge(source.table, source.name, [piece.rows for piece in pieces])
+        if not verdict.blocked:
+            return verdict.result, False
+        if self.accepted_because is not None:
+            return {**verdict.result, "accepted_because": self.accepted_because}, False
+        files = {part.file.path.name: None for piece in pieces for part in piece.parts}
+        self.blocked.append({
+            "table": source.table,
+            "source": source.name,
+            "files": list(files),
+            "reasons": verdict.reasons,
+            "result": verdict.result,
+        })
+        return verdict.result, True
 
 
 @dataclass
@@ -139,37 +192,43 @@ class _Run:
 
     lake: Lake
     appender: Appender
-    pseudonymiser: Pseudonymiser
+    stager: Stager
     now: datetime
-    chunk_rows: int
-    folder: Path
+    entrance: "_Entrance"
     progress: Progress
     offered: list[Offered] = field(default_factory=list)
     tallies: dict[int, _Tally] = field(default_factory=dict)
     known: int = 0
 
-    def take(self, paths: Sequence[Path], source: str | None) -> None:
+    def take(
+        self, paths: Sequence[Path], source: str | None, declared: Sequence[DeclaredSource]
+    ) -> None:
         """Stage everything, then append table by table."""
+        folder = self.stager.folder
         self.offered = [
-            look_at(number, path, source, self.folder) for number, path in enumerate(paths)
+            look_at(number, path, source, folder, declared) for number, path in enumerate(paths)
         ]
         fresh = self._unknown()
-        pieces: list[Piece] = []
-        for done, file in enumerate(fresh):
-            self.progress("reading", done, len(fresh))
-            mine = stage(
-                file,
-                self.folder,
-                rows=self.chunk_rows,
-                pseudonymiser=self.pseudonymiser,
-                sealer=self.appender.sealer,
-            )
-            self.tallies[file.number] = _Tally(rows_in=sum(piece.lines_in for piece in mine))
-            pieces += mine
-        self.progress("reading", len(fresh), len(fresh))
+        self.tallies |= {file.number: _Tally() for file in fresh}
+        pieces = self.stager.stage(fresh, lambda done: self.progress("reading", done, len(fresh)))
+        for piece in pieces:
+            for part in piece.parts:
+                tally = self.tallies[part.file.number]
+                tally.rows_in += part.lines_in
+                tally.erased += part.erased
         self._same_again(fresh)
+        self._check_types(fresh, pieces)
+        check_taken(self.lake, pieces)
         self._append_all(pieces)
         self._write_ledger([file for file in fresh if not self.tallies[file.number].rows_in])
+
+    def _check_types(self, files: Sequence[Offered], pieces: Sequence[Piece]) -> None:
+        """Refuse all when a column of a file has changed its type: nothing was appended yet."""
+        paths = {file.number: file.path for file in files}
+        for spec in ORDER:
+            mine = [piece for piece in pieces if piece.source.table == spec.name]
+            rows, refused = [piece.rows for piece in mine], [piece.refused for piece in mine]
+            check_readable(spec, paths, rows, refused)
 
     def report(self) -> IntakeReport:
         """Add up."""
@@ -181,10 +240,15 @@ class _Run:
             accepted=sum(tally.accepted for tally in tallies),
             quarantined=sum(tally.quarantined for tally in tallies),
             duplicates=sum(tally.duplicates for tally in tallies),
+            erased=sum(tally.erased for tally in tallies),
+            held=sum(tally.held for tally in tallies),
             rules=dict(self.appender.rules.most_common()),
             tables={name: count for name, count in self.appender.tables.items() if count},
             results=self.appender.results,
-            consumed=tuple(file.path for file in self.offered),
+            blocked=self.entrance.blocked,
+            consumed=tuple(
+                file.path for file in self.offered if not self.tallies[file.number].held
+            ),
         )
 
     def _unknown(self) -> list[Offered]:
@@ -221,32 +285,62 @@ class _Run:
         total = sum(piece.lines_in for piece in pieces)
         done = 0
         for spec in ORDER:
+            mine = self._let_in([piece for piece in pieces if piece.source.table == spec.name])
             if spec is INTERACTIONS:
-                self._append_derived(pieces)
-            mine = [piece for piece in pieces if piece.file.source.table == spec.name]
-            again = repeats(spec, [piece.rows for piece in mine], self.folder)
-            for batch in _batches(mine, self.chunk_rows):
+                self._append_derived(mine)
+            for batch in self._judged(spec, mine):
                 self.progress(f"appending {spec.name}", done, total)
-                for number, counts in self.appender.append(spec, batch, again).items():
+                for number, counts in self.appender.append(batch).items():
                     tally = self.tallies[number]
                     tally.accepted += counts.accepted
                     tally.duplicates += counts.duplicates
                     tally.quarantined += counts.quarantined
-                self._write_ledger([piece.file for piece in batch if piece.last])
-                done += sum(piece.lines_in for piece in batch)
+                parts = [part for piece in batch.pieces for part in piece.parts]
+                self._write_ledger([part.file for part in parts if part.last])
+                done += sum(part.lines_in for part in parts)
         self.progress("appending", done, total)
 
+    def _let_in(self, pieces: list[Piece]) -> list[Piece]:
+        """Return the pieces that no rule over their whole batch blocks; note the others as held."""
+        let_in = []
+        for group in _by_source(pieces):
+            result, blocked = self.entrance.judge_batch(group)
+            if result is not None:
+                self.appender.results.append(result)
+            if not blocked:
+                let_in += group
+            for part in (part for piece in group for part in piece.parts if blocked):
+                tally = self.tallies[part.file.number]
+                tally.held += part.lines_in
+                tally.erased -= part.erased
+        return let_in
+
+    def _judged(self, spec: TableSpec, pieces: list[Piece]) -> Iterator[Batch]:
+        """Yield judged batches; while one is appended, the next is judged on another thread."""
+        again = repeats(spec, [piece.rows for piece in pieces], self.stager.folder)
+        held = list(_batches(pieces, self.stager.rows))
+        with ThreadPoolExecutor(1) as pool:
+            following: Future[Batch] | None = None
+            for place, batch in enumerate(held):
+                ready = following or pool.submit(self.appender.prepare, spec, batch, again)
+                judged = ready.result()
+                following = None
+                if place + 1 < len(held):
+                    following = pool.submit(self.appender.prepare, spec, held[place + 1], again)
+                yield judged
+
     def _append_derived(self, pieces: list[Piece]) -> None:
-        """Append the items and users that order lines tell of, some whole files at a time."""
-        held: list[Piece] = []
+        """Append the items and users that events tell of, some whole files at a time."""
+        held: dict[str, list[Piece]] = {}
         for piece in pieces:
-            if piece.file.source.name == online_retail.NAME:
-                held.append(piece)
-                if piece.last and sum(item.lines_in for item in held) >= DERIVED_LINES:
-                    self.appender.append_derived(held)
-                    held = []
-        if held:
-            self.appender.append_derived(held)
+            if piece.source.derives:
+                mine = held.setdefault(piece.source.name, [])
+                mine.append(piece)
+                whole = piece.parts[-1].last
+                if whole and sum(item.lines_in for item in mine) >= DERIVED_LINES:
+                    self.appender.append_derived(held.pop(piece.source.name))
+        for mine in held.values():
+            self.appender.append_derived(mine)
 
     def _write_ledger(self, files: list[Offered]) -> None:
         """Note files as done, in one commit: from now on they are known."""
@@ -261,9 +355,17 @@ class _Run:
             c.ROWS_ACCEPTED: [tally.accepted for tally in tallies],
             c.ROWS_QUARANTINED: [tally.quarantined for tally in tallies],
             c.ROWS_DUPLICATE: [tally.duplicates for tally in tallies],
+            c.ROWS_ERASED: [tally.erased for tally in tallies],
             c.INGESTED_AT: [self.now] * len(files),
         }
         self.lake.append(FILES.name, pa.table(rows, schema=FILES.schema))
+
+
+def _by_source(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    groups: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        groups.setdefault(piece.source.name, []).append(piece)
+    return list(groups.values())
 
 
 def _batches(pieces: Sequence[Piece], rows: int) -> Iterator[list[Piece]]:

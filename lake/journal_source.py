@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from contracts import columns as c
 from contracts.pseudonyms import Pseudonymiser
 from contracts.tables import INTERACTIONS, PREDICTION_LOG, table_spec
-from lake.conversion import Converted, broken_rows, convert_cells, empty_rows, json_cells
+from lake.conversion import Adapter, Converted, broken_rows, convert_cells, empty_rows, json_cells
 from lake.readers import RawChunk
 
 NAME: Final = "journal"
@@ -25,7 +25,7 @@ BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
-class Journal:
+class Journal(Adapter):
     """Segments of one kind. Keys the table lacks are left out: a newer service may write more."""
 
     table: str

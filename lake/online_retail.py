@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 from contracts import columns as c
 from contracts.pseudonyms import Pseudonymiser
 from contracts.tables import INTERACTIONS, ITEMS, USERS
-from lake.conversion import Converted, broken_rows, convert_cells, empty_rows
+from lake.conversion import Adapter, Converted, broken_rows, convert_cells, empty_rows
 from lake.readers import RawChunk
 from lake.sql import ask
 
@@ -43,13 +43,15 @@ NOTES: Final = (
 
 
 @dataclass(frozen=True)
-class OnlineRetail:
+class OnlineRetail(Adapter):
     """Order lines: an invoice is a session; one that starts with C is a return; no customer is
     anonymous.
     """
 
     name: str = NAME
     table: str = INTERACTIONS.name
+    derives: bool = True
+    stitches: bool = False
 
     def convert(self, chunk: RawChunk, pseudonymiser: Pseudonymiser) -> Converted:
         """Map a chunk; stock codes of no product are refused here, the gate judges the rest."""
@@ -67,6 +69,10 @@ class OnlineRetail:
             rules={NOT_A_PRODUCT: f"NOT regexp_full_match({c.ITEM_ID}, '{PRODUCT}')"},
             extra=EXTRA,
         )
+
+    def derive(self, paths: Sequence[Path], spill: Path) -> dict[str, pa.Table]:
+        """Return items and users, see below."""
+        return derive(paths, spill)
 
 
 def derive(paths: Sequence[Path], spill: Path) -> dict[str, pa.Table]:

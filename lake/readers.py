@@ -1,12 +1,11 @@
-"""Reading files of any of the three formats as a stream of chunks: CSV and JSON Lines (plain or
-gzip), Parquet.
+"""Reading files of any of the three formats as a stream of chunks: CSV and JSON Lines (plain, gzip
+or zstd), Parquet.
 
 A problem of the whole file raises BadInputError with its name; a problem of one line only is handed
 on as a `Broken` line.
 """
 
 import csv
-import gzip
 import io
 import json
 import zlib
@@ -17,33 +16,44 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from contracts.errors import BadInputError
-from lake.sql import PLACE, ask, numbered, quoted
+from lake.sql import PLACE, ask, literal, numbered, quoted
 
 Kind = Literal["csv", "jsonl", "parquet"]
-GZIP: Final = b"\x1f\x8b"
+Codec = Literal["gzip", "zstd"]
+MAGIC: Final[dict[Codec, bytes]] = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 PARQUET: Final = b"PAR1"
 BLOCK_BYTES: Final = 1 << 22
 HEADER_BYTES: Final = 1 << 20
-SUFFIXES: Final = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".parquet")
+# What a data file is called; others are read too when they are named.
+SUFFIXES: Final = (
+    *(f".{kind}{codec}" for kind in ("csv", "jsonl", "ndjson") for codec in ("", ".gz", ".zst")),
+    ".parquet",
+)
 WRONG_WIDTH: Final = "line has the table's number of fields"
 NOT_AN_OBJECT: Final = "line is a JSON object"
+PLACE_NAME: Final = quoted(PLACE)
 TEXT: Final = "text"
 """The one column of a JSON Lines chunk: the line as it is in the file."""
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file whose format and columns are known. JSON Lines: keys of the first lines."""
+    """A file whose format and columns are known. JSON Lines: keys of the first lines.
+
+    delimiter   between the cells of a CSV line. Only one of a single character can be quoted.
+    headed      whether the first line of a CSV file names the columns
+    """
 
     path: Path
     kind: Kind
-    zipped: bool
+    codec: Codec | None
     header: tuple[str, ...]
+    delimiter: str = ","
+    headed: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,17 +94,40 @@ def open_raw(path: Path, *, may_be_empty: bool = False) -> RawFile:
         raise BadInputError(f"{path} does not exist; check the path")
     if not path.is_file():
         raise BadInputError(f"{path} is a folder, not a file; name the data files in it")
-    head, zipped = _head(path)
+    head, codec = _head(path)
     if not head.strip():
         if may_be_empty:
-            return RawFile(path, "jsonl", zipped, ())
+            return RawFile(path, "jsonl", codec, ())
         raise BadInputError(f"{path} is empty; export it again")
     kind = _kind(path, head)
-    raw = RawFile(path, kind, zipped, ())
+    raw = RawFile(path, kind, codec, ())
     if kind == "parquet":
         return replace(raw, header=tuple(_parquet(path).schema_arrow.names))
     text = _decode(path, head)
-    return replace(raw, header=_keys(text) if kind == "jsonl" else _csv_header(path, text))
+    return replace(raw, header=_keys(text) if kind == "jsonl" else _csv_header(text, ","))
+
+
+def laid_out(raw: RawFile, *, delimiter: str, header: tuple[str, ...]) -> RawFile:
+    """Return a CSV file as one with another delimiter, or (`header` given) without a header line.
+
+    Files of other formats are returned as they are.
+    """
+    if raw.kind != "csv" or (delimiter == raw.delimiter and not header):
+        return raw
+    names = header or _csv_header(_decode(raw.path, _head(raw.path)[0]), delimiter)
+    return replace(raw, header=names, delimiter=delimiter, headed=not header)
+
+
+def check_names(raw: RawFile) -> None:
+    """Raise BadInputError when a header names a column twice."""
+    twice = sorted({name for name in raw.header if raw.header.count(name) > 1})
+    if twice:
+        raise BadInputError(f"{raw.path} has the columns {twice} more than once; name each once")
+
+
+def is_data(name: str) -> bool:
+    """Return whether a file's name is one of a data file."""
+    return name.lower().endswith(SUFFIXES)
 
 
 def read_chunks(raw: RawFile, rows: int) -> Iterator[RawChunk]:
@@ -110,51 +143,22 @@ def read_chunks(raw: RawFile, rows: int) -> Iterator[RawChunk]:
         raise BadInputError(f"{raw.path} {_reason(raw, error)}") from None
 
 
-def originals(kind: Kind, cells: pa.Table) -> pa.Array:
-    """Return each row of `cells` as text: the line of a CSV or JSON Lines file, Parquet as a JSON
-    object.
-    """
-    if kind == "jsonl":
-        texts = cells[TEXT]
-    elif kind == "parquet":
-        texts = rows_as_json(cells)
-    else:
-        texts = pc.binary_join_element_wise(*(_csv_cells(column) for column in cells.columns), ",")
-    return texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-
-
-def _csv_cells(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return cells in quotes where CSV needs them."""
-    special = pc.match_substring_regex(column, '[",\r\n]')
-    if not pc.any(special).as_py():
-        return column
-    inner = pc.replace_substring(column, '"', '""')
-    return pc.if_else(special, pc.binary_join_element_wise('"', inner, '"', ""), column)
-
-
-def rows_as_json(rows: pa.Table) -> pa.Array:
-    """Return each row as the text of a JSON object; times are UTC, in ISO form."""
-    if not len(rows):
-        return pa.array([], pa.string())
-    fields = ", ".join(f"{quoted(name)} := {quoted(name)}" for name in rows.column_names)
-    query = (
-        f"SELECT to_json(struct_pack({fields}))::VARCHAR AS j FROM given ORDER BY {quoted(PLACE)}"
-    )
-    return ask(query, {"given": numbered(rows)})["j"].combine_chunks()
-
-
-def _head(path: Path) -> tuple[bytes, bool]:
+def _head(path: Path) -> tuple[bytes, Codec | None]:
+    """Return the first bytes of a file, unpacked, and what it is packed with."""
     with path.open("rb") as file:
         head = file.read(HEADER_BYTES)
-    if not head.startswith(GZIP):
-        return head, False
+    codec = next((name for name, magic in MAGIC.items() if head.startswith(magic)), None)
+    if codec is None:
+        return head, None
     try:
-        with gzip.open(path, "rb") as unzipped:
-            return unzipped.read(HEADER_BYTES), True
-    except (EOFError, OSError, zlib.error) as error:
-        raise BadInputError(
-            f"{path} is a gzip file that is truncated or damaged ({error}); export it again"
-        ) from None
+        with pa.input_stream(str(path), compression=codec) as stream:
+            return stream.read(HEADER_BYTES), codec
+    except OSError as error:
+        raise BadInputError(f"{path} {_damaged(codec, error)}") from None
+
+
+def _damaged(codec: Codec, error: BaseException) -> str:
+    return f"is a {codec} file that is truncated or damaged ({_first_line(error)}); export it again"
 
 
 def _kind(path: Path, head: bytes) -> Kind:
@@ -184,12 +188,12 @@ def _not_utf8(path: Path) -> BadInputError:
     return BadInputError(f"{path} is not UTF-8; convert it, e.g. with iconv -f latin1 -t utf8")
 
 
-def _csv_header(path: Path, text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in next(csv.reader(io.StringIO(text, newline=""))))
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise BadInputError(f"{path} has the columns {twice} more than once; name each once")
-    return names
+def _csv_header(text: str, delimiter: str) -> tuple[str, ...]:
+    if len(delimiter) > 1:
+        found = text.splitlines()[0].split(delimiter)
+    else:
+        found = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    return tuple(name.strip() for name in found)
 
 
 def _keys(text: str) -> tuple[str, ...]:
@@ -231,7 +235,41 @@ def _even(
 
 
 def _csv_blocks(raw: RawFile) -> Iterator[tuple[pa.Table, np.ndarray, list[Broken]]]:
-    yield from _delimited(raw, raw.header, pacsv.ParseOptions(newlines_in_values=True), WRONG_WIDTH)
+    if len(raw.delimiter) > 1:
+        yield from _split_blocks(raw)
+        return
+    parse = pacsv.ParseOptions(delimiter=raw.delimiter, newlines_in_values=True)
+    yield from _delimited(raw, raw.header, parse, WRONG_WIDTH)
+
+
+def _split_blocks(raw: RawFile) -> Iterator[tuple[pa.Table, np.ndarray, list[Broken]]]:
+    """Yield lines cut at a delimiter of several characters, which Arrow's parser cannot do."""
+    cut = f"string_split({TEXT}, {literal(raw.delimiter)})"
+    cells = ", ".join(f"cells[{n + 1}] AS {quoted(name)}" for n, name in enumerate(raw.header))
+    query = f"SELECT {cells} FROM (SELECT {PLACE_NAME}, {cut} AS cells FROM lines)"
+    wide = f"SELECT len({cut}) = {len(raw.header)} AS good FROM lines ORDER BY {PLACE_NAME}"
+    for texts, lines, broken in _delimited(raw, (TEXT,), _whole_lines(), WRONG_WIDTH):
+        good = ask(wide, {"lines": numbered(texts)})["good"].to_numpy()
+        kept, refused = _without_bad(texts, lines, broken, good, WRONG_WIDTH)
+        table = ask(f"{query} ORDER BY {PLACE_NAME}", {"lines": numbered(kept)})
+        strings = pa.schema([(name, pa.string()) for name in raw.header])
+        yield table.cast(strings), lines[good], refused
+
+
+def _whole_lines() -> pacsv.ParseOptions:
+    """Parse a line as one cell: a control character never stands in JSON, nor in a shop's text."""
+    return pacsv.ParseOptions(delimiter="\x01", quote_char=False, newlines_in_values=False)
+
+
+def _without_bad(
+    texts: pa.Table, lines: np.ndarray, broken: list[Broken], good: np.ndarray, rule: str
+) -> tuple[pa.Table, list[Broken]]:
+    """Return the good lines, and `broken` with the others, in the order of the file."""
+    if good.all():
+        return texts, broken
+    bad = texts[TEXT].filter(pa.array(~good)).to_pylist()
+    more = [Broken(int(line), text, rule) for line, text in zip(lines[~good], bad, strict=True)]
+    return texts.filter(pa.array(good)), sorted([*broken, *more], key=lambda item: item.line)
 
 
 def _delimited(
@@ -245,8 +283,8 @@ def _delimited(
         return "skip"
 
     parse.invalid_row_handler = put_aside
-    skipped = 0 if raw.kind == "jsonl" else 1
-    with pa.input_stream(str(raw.path), compression="gzip" if raw.zipped else None) as stream:
+    skipped = 1 if raw.kind == "csv" and raw.headed else 0
+    with pa.input_stream(str(raw.path), compression=raw.codec) as stream:
         if skipped and not _has_body(raw):
             return
         reader = pacsv.open_csv(
@@ -278,10 +316,10 @@ def _has_body(raw: RawFile) -> bool:
     """Return whether anything follows the header: Arrow refuses to skip a header without an end of
     line.
     """
-    opener: Any = gzip.open if raw.zipped else open
-    with opener(raw.path, "rb") as file:
-        file.readline(HEADER_BYTES)
-        return bool(file.read(1))
+    with pa.input_stream(str(raw.path), compression=raw.codec) as stream:
+        head = stream.read(HEADER_BYTES)
+        end = head.find(b"\n")
+        return end + 1 < len(head) if end >= 0 else len(head) == HEADER_BYTES
 
 
 def _number(rows: int, first: int, skipped: list[int]) -> tuple[np.ndarray, int]:
@@ -297,25 +335,18 @@ def _jsonl_blocks(raw: RawFile) -> Iterator[tuple[pa.Table, np.ndarray, list[Bro
     """Yield lines as text; those that are no JSON objects are put aside."""
     if not _head(raw.path)[0]:
         return
-    # A control character cannot stand in JSON, so as delimiter it never cuts a line that is whole.
-    parse = pacsv.ParseOptions(delimiter="\x01", quote_char=False, newlines_in_values=False)
     query = (
         f"SELECT CASE WHEN json_valid({TEXT}) THEN json_type({TEXT}) = 'OBJECT' ELSE false END "
         f"AS good "
-        f"FROM lines ORDER BY {quoted(PLACE)}"
+        f"FROM lines ORDER BY {PLACE_NAME}"
     )
-    for cells, lines, broken in _delimited(raw, (TEXT,), parse, NOT_AN_OBJECT):
+    for cells, lines, broken in _delimited(raw, (TEXT,), _whole_lines(), NOT_AN_OBJECT):
         if not len(cells):
             yield cells, lines, broken
             continue
         good = ask(query, {"lines": numbered(cells)})["good"].to_numpy()
-        texts = cells[TEXT].filter(pa.array(~good)).to_pylist()
-        bad = [
-            Broken(int(line), text, NOT_AN_OBJECT)
-            for line, text in zip(lines[~good], texts, strict=True)
-        ]
-        both = sorted([*broken, *bad], key=lambda item: item.line)
-        yield cells.filter(pa.array(good)), lines[good], both
+        kept, refused = _without_bad(cells, lines, broken, good, NOT_AN_OBJECT)
+        yield kept, lines[good], refused
 
 
 def _parquet(path: Path) -> pq.ParquetFile:
@@ -340,8 +371,8 @@ def _reason(raw: RawFile, error: BaseException) -> str:
     text = _first_line(error)
     if "UTF8" in text or "utf-8" in text.lower():
         return "is not UTF-8; convert it, e.g. with iconv -f latin1 -t utf8"
-    if raw.zipped and isinstance(error, (OSError, zlib.error)):
-        return f"is a gzip file that is truncated or damaged ({text}); export it again"
+    if raw.codec and isinstance(error, (OSError, zlib.error)):
+        return _damaged(raw.codec, error)
     return f"cannot be read as {raw.kind}: {text}; mend it and offer it again"
 
 

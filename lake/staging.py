@@ -1,16 +1,18 @@
 """Files read whole into pseudonymised Parquet pieces before anything enters the lake.
 
 So a file that turns out bad in its last line leaves nothing of itself, or of the files offered with
-it, behind.
+it, behind. Small files of one source share a piece, so that a thousand of them cost what their rows
+cost.
 """
 
-import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,51 +24,62 @@ import pyarrow.parquet as pq
 from contracts import columns as c
 from contracts.errors import BadInputError
 from contracts.pseudonyms import Pseudonymiser
-from contracts.tables import table_spec
-from lake import journal_source
-from lake.conversion import Source
+from contracts.scrub import FREE_TEXT, scrub
+from contracts.tables import TableSpec, table_spec
+from lake.conversion import Converted, Source
 from lake.event_ids import FILE_NO, add_content
-from lake.quarantine import ORIGINAL, Sealer
-from lake.readers import SUFFIXES, RawChunk, RawFile, open_raw, originals, read_chunks
-from lake.sources import recognise
+from lake.offered import Offered
+from lake.readers import Broken, RawChunk, read_chunks
+from lake.tombstones import Tombstones
+from lake.vault import Vault
 
 PREFIX: Final = "run-"
-VAULT_LINE: Final = "\x00line"
-BROKEN: Final = b"broken"
+TAKEN: Final = b"taken"
+THREADS: Final = 2
 
 
 @dataclass(frozen=True)
-class Offered:
-    """A file that was offered: `number` is its place, `file_id` the SHA-256 of its bytes."""
+class Part:
+    """Some consecutive lines of one file within a piece.
 
-    number: int
-    path: Path
-    file_id: str
-    raw: RawFile
-    source: Source
-    stamp: tuple[int, int]
+    lines_in  lines read
+    marks     what the Delta commit that holds these rows is marked with: the file's id with its
+              last lines, else id and lines (so another chunk size is another mark)
+    erased    lines left out because they are an erased person's
+    """
+
+    file: Offered
+    lines_in: int
+    marks: tuple[str, ...]
+    last: bool
+    erased: int
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some consecutive lines of a staged file.
+    """Lines of one or more files of one source, staged.
 
     rows      Parquet: the table's columns, `file_no`, `line`, `content`, the adapter's own
     refused   Parquet: file_no, line, rule, row
-    vault     the lines as they came: an Arrow stream of line and cells, sealed
-    lines_in  lines read; `span` is the first and last of their numbers
-    marks     what the Delta commit that holds these rows is marked with: the file's id with its
-              last piece, else id and lines (so another chunk size is another mark)
+    vault     the lines as they came, encrypted
+    taken     columns beyond the table's own that are kept all the same
     """
 
-    file: Offered
+    parts: tuple[Part, ...]
     rows: Path
     refused: Path
     vault: Path
-    lines_in: int
-    span: tuple[int, int]
-    marks: tuple[str, ...]
-    last: bool
+    taken: pa.Schema
+
+    @property
+    def source(self) -> Source:
+        """The adapter of all its files."""
+        return self.parts[0].file.source
+
+    @property
+    def lines_in(self) -> int:
+        """Lines read."""
+        return sum(part.lines_in for part in self.parts)
 
 
 @contextmanager
@@ -85,139 +98,186 @@ def staging_folder(staging: Path) -> Iterator[Path]:
         _remove_runs(staging)
 
 
-def data_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files named, and of each folder named the data files anywhere below it, sorted;
-    each once.
+@dataclass
+class Stager:
+    """Reads files to their ends into pieces of at most `rows` lines, on THREADS threads."""
 
-    Raises:
-        BadInputError: a path does not exist, or a folder holds no data file.
-    """
-    found: dict[Path, None] = {}
-    for path in paths:
-        if not path.exists():
-            raise BadInputError(f"{path} does not exist; check the path")
-        if not path.is_dir():
-            found[path] = None
-            continue
-        below = sorted(file for file in path.rglob("*") if _is_data(file, path))
-        if not below:
-            raise BadInputError(f"{path} holds no data file ({', '.join(SUFFIXES)}); name another")
-        found.update(dict.fromkeys(below))
-    return list(found)
+    folder: Path
+    rows: int
+    pseudonymiser: Pseudonymiser
+    tombstones: Tombstones
+    vault: Vault = field(default_factory=Vault)
+    made: int = 0
+
+    def stage(
+        self, files: Sequence[Offered], progress: Callable[[int], None] = lambda done: None
+    ) -> list[Piece]:
+        """Return the pieces of all `files`; `progress` is told how many files were read.
+
+        Raises:
+            BadInputError: a file is damaged, or changed while it was read.
+        """
+        pieces: list[Piece] = []
+        waiting: deque[Future[Piece]] = deque()
+        with ThreadPoolExecutor(THREADS) as pool:
+            for loads in self._loads(files, progress):
+                waiting.append(pool.submit(self._piece, loads, self.made))
+                self.made += 1
+                # As many as are worked on are held in memory, and no more.
+                while len(waiting) > THREADS:
+                    pieces.append(waiting.popleft().result())
+            pieces += [future.result() for future in waiting]
+        return pieces
+
+    def originals_of(self, piece: Piece, refused: pa.Table) -> pa.Table:
+        """Return [file_no, line, original] of those lines of `refused` that lie in a piece."""
+        raw = piece.parts[0].file.raw
+        return self.vault.originals(piece.vault.read_bytes(), raw, refused)
+
+    def _loads(
+        self, files: Sequence[Offered], progress: Callable[[int], None]
+    ) -> Iterator[list["_Load"]]:
+        """Yield lines of files that may be converted together, up to `rows` at a time."""
+        held: dict[tuple[object, ...], list[_Load]] = {}
+        for done, file in enumerate(files):
+            progress(done)
+            for number, (chunk, last) in enumerate(_marked_last(read_chunks(file.raw, self.rows))):
+                like = (*file.likeness, chunk.cells.schema)
+                mine = held.setdefault(like, [])
+                if mine and sum(len(load.chunk) for load in mine) + len(chunk) > self.rows:
+                    yield held.pop(like)
+                    mine = held.setdefault(like, [])
+                mine.append(_Load(file, chunk, last, first=number == 0))
+            if file.changed:
+                raise BadInputError(
+                    f"{file.path} changed while it was read; offer it once it is whole"
+                )
+        progress(len(files))
+        yield from held.values()
+
+    def _piece(self, loads: list["_Load"], number: int) -> Piece:
+        """Convert lines and write them down."""
+        source = loads[0].file.source
+        spec = table_spec(source.table)
+        together, file_no, line = _together(loads)
+        converted = source.convert(together, self.pseudonymiser)
+        taken = _taken(converted.rows)
+        converted, gone = self._without_erased(spec, converted, together)
+        rows = _scrubbed(spec, converted.rows, taken)
+        erased = Counter(file_no[gone].tolist())
+        stem = f"piece-{number:06d}"
+        piece = Piece(
+            # Of a file with two loads here, all its erased lines count with the first.
+            parts=tuple(load.part(erased.pop(load.number, 0)) for load in loads),
+            rows=self.folder / f"{stem}-rows.parquet",
+            refused=self.folder / f"{stem}-refused.parquet",
+            vault=self.folder / f"{stem}.vault",
+            taken=taken,
+        )
+        rows = add_content(spec, _placed(rows, file_no, line))
+        pq.write_table(rows, piece.rows, compression="lz4")
+        refused = _placed(converted.refused, file_no, line)
+        pq.write_table(refused, piece.refused, compression="lz4")
+        piece.vault.write_bytes(self.vault.seal([(load.number, load.chunk) for load in loads]))
+        return piece
+
+    def _without_erased(
+        self, spec: TableSpec, converted: Converted, together: RawChunk
+    ) -> tuple[Converted, np.ndarray]:
+        """Leave out what would bring an erased person back; return the numbers of those lines."""
+        if not self.tombstones:
+            return converted, np.zeros(0, dtype=np.int64)
+        rows, refused = converted.rows, converted.refused
+        ours = self.tombstones.erased_rows(spec, rows)
+        texts = {item.line: item.text for item in together.broken}
+        lines = [texts.get(number) for number in refused[c.LINE].to_pylist()]
+        uncut = pa.array(self.tombstones.erased_lines(lines), pa.bool_())
+        theirs = pc.or_(self.tombstones.erased_refused(spec, refused), uncut)
+        gone = [rows[c.LINE].filter(ours), refused[c.LINE].filter(theirs)]
+        left = Converted(rows.filter(pc.invert(ours)), refused.filter(pc.invert(theirs)))
+        return left, np.concatenate([numbers.to_numpy() for numbers in gone])
 
 
-def look_at(number: int, path: Path, source: str | None, folder: Path) -> Offered:
-    """Hash a file and tell its format and source.
-
-    Raises:
-        BadInputError: it cannot be read or is of no known source.
-    """
-    stamp = _stamp(path)
-    with path.open("rb") as file:
-        file_id = hashlib.file_digest(file, "sha256").hexdigest()
-    if source == journal_source.NAME or journal_source.is_segment(path):
-        whole = journal_source.whole_lines(path, folder / f"{number:06d}.jsonl")
-        raw = replace(open_raw(whole, may_be_empty=True), kind="jsonl")
-        kind = journal_source.Journal(journal_source.segment_table(path))
-        return Offered(number, path, file_id, raw, kind, stamp)
-    raw = open_raw(path)
-    return Offered(number, path, file_id, raw, recognise(raw, source), stamp)
+def _taken(rows: pa.Table) -> pa.Schema:
+    """Return the columns beyond the table's own that an adapter wants kept."""
+    names = json.loads((rows.schema.metadata or {}).get(TAKEN, b"[]"))
+    return pa.schema([rows.schema.field(name) for name in names])
 
 
-def stage(
-    offered: Offered, folder: Path, *, rows: int, pseudonymiser: Pseudonymiser, sealer: Sealer
-) -> list[Piece]:
-    """Read a file to its end into pieces of at most `rows` rows.
+def _scrubbed(spec: TableSpec, rows: pa.Table, taken: pa.Schema) -> pa.Table:
+    """Take e-mail addresses and phone numbers out of free text; a new column may hold anything."""
+    texts = [kind.name for kind in taken if pa.types.is_string(kind.type)]
+    for name in (*FREE_TEXT.get(spec.name, ()), *texts):
+        rows = rows.set_column(rows.column_names.index(name), name, scrub(rows[name]))
+    return rows
 
-    Raises:
-        BadInputError: it is damaged, or changed while it was read.
-    """
-    pieces: list[Piece] = []
+
+@dataclass(frozen=True)
+class _Load:
+    """A chunk of one file on its way into a piece; `first` and `last` of its file."""
+
+    file: Offered
+    chunk: RawChunk
+    last: bool
+    first: bool
+
+    @property
+    def number(self) -> int:
+        """The number of its file."""
+        return self.file.number
+
+    def part(self, erased: int) -> Part:
+        """Return what a piece remembers of it."""
+        chunk, file_id = self.chunk, self.file.file_id
+        numbers = [*chunk.lines[:1], *chunk.lines[-1:], *(item.line for item in chunk.broken)]
+        lines = f"{file_id}:{min(numbers)}-{max(numbers)}"
+        marks = (lines,) if not self.last else ((file_id,) if self.first else (lines, file_id))
+        return Part(self.file, len(chunk), marks, self.last, erased)
+
+
+def _marked_last(chunks: Iterator[RawChunk]) -> Iterator[tuple[RawChunk, bool]]:
+    """Tell of each chunk whether it is the file's last."""
     waiting: RawChunk | None = None
-    for chunk in read_chunks(offered.raw, rows):
+    for chunk in chunks:
         if waiting is not None:
-            pieces.append(_piece(offered, waiting, folder, len(pieces), pseudonymiser, sealer))
+            yield waiting, False
         waiting = chunk
     if waiting is not None:
-        number = len(pieces)
-        pieces.append(_piece(offered, waiting, folder, number, pseudonymiser, sealer, last=True))
-    if _stamp(offered.path) != offered.stamp:
-        raise BadInputError(f"{offered.path} changed while it was read; offer it once it is whole")
-    return pieces
+        yield waiting, True
 
 
-def originals_of(piece: Piece, lines: pa.Array, sealer: Sealer) -> pa.Table:
-    """Return [file_no, line, original] of the given lines of a piece, `original` as text."""
-    with pa.ipc.open_stream(sealer.unseal(piece.vault.read_bytes())) as reader:
-        held = reader.read_all()
-    wanted = held.filter(pc.is_in(held[VAULT_LINE], value_set=lines))
-    texts = originals(piece.file.raw.kind, wanted.drop_columns([VAULT_LINE])).to_pylist()
-    broken = json.loads(held.schema.metadata[BROKEN])
-    numbers = [*wanted[VAULT_LINE].to_pylist(), *(line for line, _ in broken)]
-    return pa.table({
-        FILE_NO: pa.array([piece.file.number] * len(numbers), pa.int64()),
-        c.LINE: pa.array(numbers, pa.int64()),
-        ORIGINAL: pa.array([*texts, *(text for _, text in broken)], pa.string()),
-    })
+def _together(loads: list[_Load]) -> tuple[RawChunk, np.ndarray, np.ndarray]:
+    """Return the lines of all loads as one chunk, numbered from 0, and the file and line of each.
 
-
-def _piece(
-    offered: Offered,
-    chunk: RawChunk,
-    folder: Path,
-    number: int,
-    pseudonymiser: Pseudonymiser,
-    sealer: Sealer,
-    *,
-    last: bool = False,
-) -> Piece:
-    """Convert a chunk and write it down."""
-    converted = offered.source.convert(chunk, pseudonymiser)
-    rows = add_content(table_spec(offered.source.table), converted.rows)
-    stem = f"{offered.number:06d}-{number:06d}"
-    numbers = [*chunk.lines[:1], *chunk.lines[-1:], *(item.line for item in chunk.broken)]
-    span = int(min(numbers)), int(max(numbers))
-    part = f"{offered.file_id}:{span[0]}-{span[1]}"
-    marks = (
-        (part,) if not last else ((offered.file_id,) if number == 0 else (part, offered.file_id))
+    Rows come first, then the lines that are no rows.
+    """
+    chunks = [load.chunk for load in loads]
+    rows = sum(len(chunk.lines) for chunk in chunks)
+    broken = [item for chunk in chunks for item in chunk.broken]
+    files = [load.file.number for load in loads]
+    file_no = np.concatenate([
+        np.repeat(files, [len(chunk.lines) for chunk in chunks]),
+        np.repeat(files, [len(chunk.broken) for chunk in chunks]),
+    ])
+    line = np.concatenate([
+        *(chunk.lines for chunk in chunks),
+        np.asarray([item.line for item in broken], dtype=np.int64),
+    ])
+    together = RawChunk(
+        pa.concat_tables(chunk.cells for chunk in chunks),
+        np.arange(rows, dtype=np.int64),
+        tuple(Broken(rows + n, item.text, item.rule) for n, item in enumerate(broken)),
     )
-    piece = Piece(
-        file=offered,
-        rows=folder / f"{stem}-rows.parquet",
-        refused=folder / f"{stem}-refused.parquet",
-        vault=folder / f"{stem}.vault",
-        lines_in=len(chunk),
-        span=span,
-        marks=marks,
-        last=last,
+    return together, file_no.astype(np.int64), line.astype(np.int64)
+
+
+def _placed(table: pa.Table, file_no: np.ndarray, line: np.ndarray) -> pa.Table:
+    """Return `table` with `line` turned from a number of `_together` into file and line."""
+    number = table[c.LINE].to_numpy()
+    table = table.set_column(
+        table.column_names.index(c.LINE), c.LINE, pa.array(line[number], pa.int64())
     )
-    for table, path in ((rows, piece.rows), (converted.refused, piece.refused)):
-        file_no = pa.array(np.full(len(table), offered.number, dtype=np.int64))
-        pq.write_table(table.append_column(FILE_NO, file_no), path, compression="zstd")
-    piece.vault.write_bytes(sealer.seal(_vault(chunk)))
-    return piece
-
-
-def _vault(chunk: RawChunk) -> bytes:
-    table = chunk.cells.append_column(VAULT_LINE, pa.array(chunk.lines, pa.int64()))
-    broken = json.dumps([(item.line, item.text) for item in chunk.broken])
-    table = table.replace_schema_metadata({BROKEN: broken})
-    sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-def _is_data(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    named = file.name.lower().endswith((*SUFFIXES, ".jsonl.open"))
-    return file.is_file() and named and not hidden
+    return table.append_column(FILE_NO, pa.array(file_no[number], pa.int64()))
 
 
 def _remove_runs(staging: Path) -> None:

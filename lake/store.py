@@ -23,6 +23,10 @@ from filelock import FileLock, Timeout
 from contracts import columns as c
 from contracts.errors import BadInputError, NotFoundError, SettingsError, UnavailableError
 from contracts.tables import TABLES, TableSpec, table_spec
+from lake.changes import added_files
+from lake.durable import sync_commit
+from lake.erased_versions import check_version
+from lake.retained import check_files, check_log
 from lake.sql import ask
 
 LOCK_SECONDS: Final = 120.0
@@ -59,22 +63,28 @@ class Lake:
             )
 
     def append(
-        self, table: str, rows: pa.Table, *, transactions: Sequence[str] = ()
+        self,
+        table: str,
+        rows: pa.Table,
+        *,
+        transactions: Sequence[str] = (),
+        taken: pa.Schema | None = None,
     ) -> AppendResult:
         """Append the rows whose key is new, in one commit, and note the `transactions` in that
         commit.
 
         Of rows with one key the first wins. Keys are looked for in the whole table; in
         interactions, only in the months (of event time, UTC) that the batch touches. Absent columns
-        are null. When all transactions were applied before, nothing is appended. Writers of one
-        table wait for each other.
+        are null; `taken` names columns that the table does not have yet, or has of an earlier file
+        (`Lake.taken`). When all transactions were applied before, nothing is appended. Writers of
+        one table wait for each other.
 
         Raises:
             BadInputError: a required column is null somewhere, or a column is unknown.
             UnavailableError: another process held the table's lock for LOCK_SECONDS.
         """
         spec = table_spec(table)
-        conformed = _conform(spec, rows)
+        conformed = _conform(spec, rows, pa.schema([]) if taken is None else taken)
         with self._locked(table):
             known = self._open(table)
             pending = [name for name in transactions if not _applied(known, name)]
@@ -85,11 +95,22 @@ class Lake:
             fresh = conformed.filter(pa.array(kept)) if not kept.all() else conformed
             if len(fresh) or pending:
                 self._commit(spec, fresh, pending)
+                sync_commit(self.root / table, 0 if known is None else int(known.version()) + 1)
         return AppendResult(len(fresh), len(conformed) - len(fresh), kept)
 
     def applied(self, table: str, transaction: str) -> bool:
         """Return whether a commit of `table` carries `transaction`."""
         return _applied(self._open(table), transaction)
+
+    def taken(self, table: str) -> pa.Schema:
+        """Return the columns that the table has beyond contracts/tables.py, from shops' files."""
+        found, spec = self._open(table), table_spec(table)
+        if found is None:
+            return pa.schema([])
+        own = {*spec.schema.names, c.EVENT_MONTH}
+        return pa.schema([
+            kind for kind in pa.schema(found.schema().to_arrow()) if kind.name not in own
+        ])
 
     def read(
         self,
@@ -109,13 +130,17 @@ class Lake:
         spec = table_spec(table)
         names = list(columns) if columns is not None else spec.schema.names
         files = _files(self._open(table, version), _span_predicate(spec, since, before))
+        if version is not None:
+            check_files(self.root / table, version, files)
         wanted = None
         for bound, compare in ((since, pc.greater_equal), (before, pc.less)):
             if bound is not None:
                 moment = pa.scalar(_utc(bound), spec.schema.field(spec.time).type)
                 term = compare(ds.field(spec.time), moment)
                 wanted = term if wanted is None else wanted & term
-        dataset = ds.dataset(list(files), schema=spec.schema, format="parquet")
+        more = [kind for kind in self.taken(table) if kind.name in names]
+        schema = pa.schema([*spec.schema, *more])
+        dataset = ds.dataset(list(files), schema=schema, format="parquet")
         return dataset.to_table(columns=names, filter=wanted)
 
     def files(self, table: str, *, version: int | None = None) -> tuple[str, ...]:
@@ -125,7 +150,20 @@ class Lake:
         The folder itself must not be globbed: removed files and orphans of crashes lie there too.
         """
         table_spec(table)
-        return _files(self._open(table, version))
+        files = _files(self._open(table, version))
+        if version is not None:
+            check_files(self.root / table, version, files)
+        return files
+
+    def added(self, table: str, since: int | None, until: int | None) -> tuple[str, ...] | None:
+        """Return the files with the rows that came after version `since`, up to `until`.
+
+        None: the log cannot tell, everything must be read again (lake/changes.py). Versions are
+        those of `versions()`; None stands for a table that was not there yet.
+        """
+        if until is None:
+            return () if since is None else None
+        return added_files(Path(self._path(table)), -1 if since is None else since, until)
 
     def version(self, table: str) -> int | None:
         """Return the newest version, None if there is no table yet."""
@@ -150,6 +188,8 @@ class Lake:
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         path = self._path(table)
+        if version is not None:
+            check_version(self.root, table, version)
         if not DeltaTable.is_deltatable(path):
             if version is None:
                 return None
@@ -158,7 +198,10 @@ class Lake:
             return DeltaTable(path, version=version)
         except DeltaError:
             newest = DeltaTable(path).version()
-            if version is None or 0 <= version <= newest:
+            if version is None:
+                raise
+            if 0 <= version <= newest:
+                check_log(self.root / table, version)
                 raise
             raise NotFoundError(
                 f"table '{table}' has no version {version}; its newest is {newest}"
@@ -174,6 +217,8 @@ class Lake:
             self._path(spec.name),
             _with_month(rows, spec.time) if spec.name in PARTITIONED else rows,
             mode="append",
+            # A new column is added, null in the rows before; one that a batch lacks is null there.
+            schema_mode="merge",
             partition_by=[c.EVENT_MONTH] if spec.name in PARTITIONED else None,
             commit_properties=CommitProperties(app_transactions=marks),
         )
@@ -236,9 +281,10 @@ def _files(table: DeltaTable | None, predicate: str | None = None) -> tuple[str,
     return tuple(sorted(unquote(uri).removeprefix("file://") for uri in uris))
 
 
-def _conform(spec: TableSpec, rows: pa.Table) -> pa.Table:
+def _conform(spec: TableSpec, rows: pa.Table, taken: pa.Schema) -> pa.Table:
     """Bring columns into the table's order and types; absent ones become null."""
-    if unknown := sorted(set(rows.column_names) - set(spec.schema.names) - {c.EVENT_MONTH}):
+    known = {*spec.schema.names, *taken.names, c.EVENT_MONTH}
+    if unknown := sorted(set(rows.column_names) - known):
         raise BadInputError(
             f"table '{spec.name}' has no columns {unknown}; it has {spec.schema.names}"
         )
@@ -246,9 +292,9 @@ def _conform(spec: TableSpec, rows: pa.Table) -> pa.Table:
         rows[kind.name].cast(kind.type)
         if kind.name in rows.column_names
         else pa.nulls(len(rows), kind.type)
-        for kind in spec.schema
+        for kind in (*spec.schema, *taken)
     ]
-    table = pa.table(arrays, schema=spec.schema)
+    table = pa.table(arrays, schema=pa.schema([*spec.schema, *taken]))
     for name in spec.required:
         if missing := table[name].null_count:
             raise BadInputError(

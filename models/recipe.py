@@ -26,6 +26,7 @@ from models.data import ItemIndex, catalogue_from_arrow, training_data
 from models.evaluation.leaks import PermutedLabels, permuted_labels
 from models.evaluation.roles import RANK, TEST, Roles, validation_shoppers
 from models.ranking.config import RecipeConfig
+from models.ranking.covisits import CoVisits
 from models.ranking.first_stage import POPULARITY, FirstStage
 from models.ranking.fit_fusions import FittedFusions, QuerySet, build_rank_data, fit_fusions
 from models.ranking.inputs import ItemFeatures, inputs_from_table, item_features_from_table
@@ -227,8 +228,10 @@ def learn_to_fuse(prepared: Prepared, options: Options, progress: Progress = sil
     served.
     """
     config = prepared.config
-    fitted = fit_retrievers(prepared.data(prepared.roles.fit_end), options, config, progress)
-    stage = FirstStage(fitted.models, prepared.catalogue, config)
+    data = prepared.data(prepared.roles.fit_end)
+    fitted = fit_retrievers(data, options, config, progress)
+    covisits = CoVisits.fit(data, config.weights())
+    stage = FirstStage(fitted.models, prepared.catalogue, config, covisits)
     rows = build_rank_data(stage, prepared.train, prepared.held, progress)
     fusions = fit_fusions(stage, rows, progress)
     trees = fusions.fusions.get(LambdaMART.kind)
@@ -250,8 +253,10 @@ def assemble(
     """Refit the retrievers on everything before a moment, under the fusion that is learnt
     already.
     """
-    fitted = refit(prepared.data(before), learned.options, prepared.config, progress)
-    stage = FirstStage(fitted.models, prepared.catalogue, prepared.config)
+    data, config = prepared.data(before), prepared.config
+    fitted = refit(data, learned.options, config, progress)
+    covisits = CoVisits.fit(data, config.weights())
+    stage = FirstStage(fitted.models, prepared.catalogue, config, covisits)
     how, _, name = learned.fusions.serves.partition(":")
     return TwoStageRecommender(
         stage, learned.fusions.serves, None if how == BASE else learned.fusions.fusions[name]

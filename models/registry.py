@@ -11,12 +11,24 @@ from models.retrieval.dense import DenseRetriever
 
 _PATHS = {
     "popularity": "models.retrieval.popularity:Popularity",
+    "recently_viewed": "models.retrieval.recently_viewed:RecentlyViewed",
+    "buy_again": "models.retrieval.buy_again:BuyAgain",
     "item_knn": "models.retrieval.item_knn:ItemKNN",
+    "user_knn": "models.retrieval.user_knn:UserKNN",
     "ease": "models.retrieval.ease:EASE",
     "transitions": "models.retrieval.transitions:Transitions",
+    "ials": "models.retrieval.ials:IALS",
+    "pure_svd": "models.retrieval.pure_svd:PureSVD",
+    "attributes": "models.retrieval.attributes:Attributes",
     "text": "models.retrieval.text:Text",
+    "item2vec": "models.retrieval.item2vec:Item2Vec",
     "sasrec": "models.retrieval.sasrec:SASRec",
+    "gru4rec": "models.retrieval.gru4rec:GRU4Rec",
+    "nextitnet": "models.retrieval.nextitnet:NextItNet",
 }
+
+DEFAULT_RETRIEVERS = ("popularity", "item_knn", "ease", "transitions", "text", "sasrec")
+"""What a training fits where the settings name no retriever; the others are fitted when named."""
 
 
 class _Retrievers(Mapping[str, type[DenseRetriever]]):

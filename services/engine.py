@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from contracts.events import DISLIKE, EVENT_CODES, HIDE
 from contracts.state import EMPTY_STATE, MICROS_PER_DAY, STATE_EVENTS, UserState
 from contracts.wire import RecommendedItem, RecommendRequest, RecommendResponse
-from features.state import StateEvent, append_events
+from features.state import StateEvent, append_events, day_sums, events_of
 from models.artifacts import load_json, verify_manifest
 from models.base import PAD
 from models.ranking.blend import META
@@ -247,22 +247,21 @@ def history_of(request: RecommendRequest, state: UserState, now: datetime) -> Us
 def state_before(state: UserState, now_us: int) -> UserState:
     """Return the state without what happened at or after a moment.
 
-    Counts of the moment's own day are taken from the events that are listed, where the list holds
+    Sums of the moment's own day are taken from the events that are listed, where the list holds
     that whole day; else they stay as they are.
     """
     kept = sum(time_us < now_us for time_us in state.event_times)
     if kept == len(state.event_times):
         return state
     today = now_us // MICROS_PER_DAY
-    days = zip(state.day_numbers, state.day_types, state.day_counts, strict=True)
-    counts = {(day, kind): count for day, kind, count in days if day <= today}
+    days = zip(state.day_numbers, state.day_types, state.day_counts, state.day_amounts, strict=True)
+    sums = {(day, kind): (count, amount) for day, kind, count, amount in days if day <= today}
     listed = len(state.event_times) < STATE_EVENTS
     if listed or state.event_times[0] < today * MICROS_PER_DAY:
-        counts = {key: count for key, count in counts.items() if key[0] < today}
-        for time_us, kind in zip(state.event_times[:kept], state.event_types[:kept], strict=True):
-            if time_us // MICROS_PER_DAY == today:
-                counts[today, kind] = counts.get((today, kind), 0) + 1
-    ordered = sorted(counts)
+        sums = {key: value for key, value in sums.items() if key[0] < today}
+        past = events_of(state)[:kept]
+        sums |= day_sums([event for event in past if event.time_us // MICROS_PER_DAY == today])
+    ordered = sorted(sums)
     return replace(
         state,
         event_items=state.event_items[:kept],
@@ -271,7 +270,11 @@ def state_before(state: UserState, now_us: int) -> UserState:
         event_prices=state.event_prices[:kept],
         day_numbers=[day for day, _ in ordered],
         day_types=[kind for _, kind in ordered],
-        day_counts=[counts[key] for key in ordered],
+        day_counts=[sums[key][0] for key in ordered],
+        event_quantities=state.event_quantities[:kept],
+        event_ratings=state.event_ratings[:kept],
+        day_amounts=[sums[key][1] for key in ordered],
+        first_times=[time_us for time_us in state.first_times if time_us < now_us],
     )
 
 

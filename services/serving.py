@@ -205,13 +205,15 @@ class Serving:
 
 
 def _shopper_event(line: dict[str, Any]) -> ShopperEvent:
-    price = line[c.PRICE]
+    price, quantity, rating = line[c.PRICE], line[c.QUANTITY], line[c.RATING]
     event = StateEvent(
         item_id=line[c.ITEM_ID],
         event_type=EVENT_CODES[line[c.EVENT_TYPE]],
         time_us=micros(datetime.fromisoformat(line[c.EVENT_TIMESTAMP])),
         price=math.nan if price is None else price,
         event_id=line[c.EVENT_ID],
+        quantity=1 if quantity is None else quantity,
+        rating=math.nan if rating is None else rating,
     )
     return ShopperEvent(line[c.USER_ID], line[c.SESSION_ID], event)
 

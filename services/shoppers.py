@@ -6,24 +6,20 @@ become the user's.
 """
 
 import fcntl
-import logging
 import os
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from contracts.state import EMPTY_STATE, UserState
-from features.state import StateEvent, append_events
-
-log = logging.getLogger(__name__)
+from features.state import StateEvent, append_events, events_of
 
 REMEMBERED_STATES = 100_000
-PUSH_TRIES = 3
 
 
 class StateStore(Protocol):
@@ -33,8 +29,8 @@ class StateStore(Protocol):
         """Return the state of a shopper, the empty one when unknown."""
         ...
 
-    def push(self, user_id: str, state: UserState) -> bool:
-        """Store a state; False when a newer one is there."""
+    def add_events(self, events: Mapping[str, Sequence[StateEvent]]) -> None:
+        """Add events to the states of their shoppers, whatever else writes meanwhile."""
         ...
 
 
@@ -58,13 +54,13 @@ class MemoryStates:
         """Return the state of a shopper, the empty one when unknown or forgotten."""
         return self._states.get(user_id, EMPTY_STATE)
 
-    def push(self, user_id: str, state: UserState) -> bool:
-        """Keep a state; the shopper heard of longest ago is forgotten first."""
-        self._states[user_id] = state
-        self._states.move_to_end(user_id)
-        if len(self._states) > self._capacity:
-            self._states.popitem(last=False)
-        return True
+    def add_events(self, events: Mapping[str, Sequence[StateEvent]]) -> None:
+        """Add events to states; the shopper heard of longest ago is forgotten first."""
+        for user_id, new in events.items():
+            self._states[user_id] = append_events(self.online_user(user_id), new)
+            self._states.move_to_end(user_id)
+            if len(self._states) > self._capacity:
+                self._states.popitem(last=False)
 
 
 class Logins:
@@ -137,25 +133,20 @@ class Shoppers:
                 user, session = event.user, event.session
                 if user and session and self._logins.claim(session, user):
                     # Events of this batch that came before the log-in are still in `added`.
-                    before = events_of(self._store.online_user(session))
+                    before = [
+                        # It is the log-in that brings them to the user.
+                        replace(earlier, event_id=event.event.event_id)
+                        for earlier in events_of(self._store.online_user(session))
+                    ]
                     added.setdefault(user, []).extend([*before, *added.get(session, ())])
                 shopper = user or (session and self._logins.user_of(session)) or session
                 assert shopper is not None  # the wire type refuses an event of nobody
                 added.setdefault(shopper, []).append(event.event)
-            for shopper, new in added.items():
-                self._advance(shopper, new)
+            self._store.add_events(added)
 
     def close(self) -> None:
         """Close the log-ins' file."""
         self._logins.close()
-
-    def _advance(self, shopper: str, new: Sequence[StateEvent]) -> None:
-        for _ in range(PUSH_TRIES):
-            state = append_events(self._store.online_user(shopper), new)
-            if self._store.push(shopper, state):
-                return
-        # A materialize run keeps overtaking us; it brings the event from the journal itself.
-        log.warning("a shopper's state was newer at every try; left to the next materialize")
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -170,14 +161,3 @@ class Shoppers:
                 yield
             finally:
                 os.close(handle)
-
-
-def events_of(state: UserState) -> list[StateEvent]:
-    """Return the events that a state lists, oldest first."""
-    rows = zip(
-        state.event_items, state.event_types, state.event_times, state.event_prices, strict=True
-    )
-    return [
-        StateEvent(item_id=item, event_type=kind, time_us=time_us, price=price)
-        for item, kind, time_us, price in rows
-    ]

@@ -1,28 +1,25 @@
-"""Steps from files to features.
+"""Steps from files through the gate into the lake."""
 
-Through the gate into the lake, online store and catalogue snapshot.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts import columns as c
 from contracts.atomic import write_json, write_text
-from contracts.errors import NotFoundError
+from contracts.errors import NotFoundError, UnavailableError
 from contracts.settings import Settings
-from flows.steps.outcome import midnight
+from flows.steps.gate import batch_judge, row_gate, warnings_of
+from flows.steps.sources import UNREACHED, Incoming, declared_sources, finish, gather
 
 if TYPE_CHECKING:
+    from contracts.pseudonyms import Pseudonymiser
     from contracts.validation import Validator
     from features.sources import LakeFiles
     from lake.store import Lake
 
-SERVED_SECONDS = 60
-"""How long a new snapshot may take until every live worker uses it."""
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TAKING_SECONDS = 600
+"""How long a run waits for another one that takes what landed."""
 
 
 def ingest_files(
@@ -30,11 +27,16 @@ def ingest_files(
     paths: list[str] | None,
     now: datetime,
     progress: Callable[[str, int, int], None] | None = None,
+    source: str | None = None,
+    accept_blocked: str | None = None,
+    pseudonymiser: "Pseudonymiser | None" = None,
 ) -> dict[str, Any]:
-    """Take the files at `paths`, or all that landed and was journaled, through the gate.
+    """Take the files at `paths`, or all that landed, was journaled, lies in watched folders or is
+    new in declared databases, through the gate; `source` says which source the files are of.
 
     Landed files and journal segments are deleted once the lake has them (landing retention apart);
-    files that were named stay where they are.
+    files that were named stay where they are. `accept_blocked` is why batches that a rule over
+    whole batches blocks are let in all the same; `pseudonymiser` is by default the environment's.
     """
     from contracts.pseudonyms import Pseudonymiser
     from lake.intake import ingest
@@ -42,19 +44,26 @@ def ingest_files(
     from lake.store import Lake
 
     lake = Lake(settings.lake)
+    validate = _validator(settings, lake, now)
     named = [Path(path) for path in paths] if paths else []
-    report = ingest(
-        named or [*_landed(settings), *journal_segments(settings.journal)],
-        lake,
-        validate=_validator(lake, now),
-        pseudonymiser=Pseudonymiser.from_environment(demo=settings.demo),
-        now=now,
-        chunk_rows=settings.intake.chunk_rows,
-        staging=settings.landing / ".staging",
-        progress=progress,
-    )
-    if not named:
-        _clear_landing(settings, report.consumed)
+    with one_taker(lake) if not named else nullcontext():
+        incoming = Incoming(declared_sources(settings)) if named else gather(settings)
+        report = ingest(
+            named or [*_landed(settings), *journal_segments(settings.journal), *incoming.watched],
+            lake,
+            validate=validate,
+            judge=batch_judge(settings, lake, now, validate),
+            accept_blocked=accept_blocked,
+            pseudonymiser=pseudonymiser or Pseudonymiser.from_environment(demo=settings.demo),
+            now=now,
+            chunk_rows=settings.intake.chunk_rows,
+            staging=settings.landing / ".staging",
+            progress=progress,
+            source=source,
+            declared=incoming.declared,
+        )
+        if not named:
+            _clear_landing(settings, finish(settings, incoming, report.consumed))
     outcome: dict[str, Any] = {
         "files": report.files,
         "files_known": report.files_known,
@@ -62,12 +71,32 @@ def ingest_files(
         "accepted": report.accepted,
         "quarantined": report.quarantined,
         "duplicates": report.duplicates,
+        "erased": report.erased,
         "rules": report.rules,
         "tables": report.tables,
+        "held": report.held,
+        "blocked": report.blocked,
+        "accepted_because": accept_blocked,
+        "warnings": warnings_of(report.results),
+        UNREACHED: [str(error) for error in incoming.unreached],
     }
     if report.results:
         outcome["page"] = _validation_page(settings, report.results, now)
     return outcome
+
+
+@contextmanager
+def one_taker(lake: "Lake") -> Iterator[None]:
+    """Let one run at a time take what landed: from the listing of files to their deletion."""
+    from filelock import Timeout
+
+    try:
+        with lake.lock("landing", TAKING_SECONDS):
+            yield
+    except Timeout:
+        raise UnavailableError(
+            f"another ingest took what landed for {TAKING_SECONDS} s; wait for it, then try again"
+        ) from None
 
 
 def _validation_page(settings: Settings, results: list[dict[str, Any]], now: datetime) -> str:
@@ -79,13 +108,9 @@ def _validation_page(settings: Settings, results: list[dict[str, Any]], now: dat
     return str(page)
 
 
-def _validator(lake: "Lake", now: datetime) -> "Validator":
-    """Return the gate, which looks up at each batch the items that the lake has by then."""
-    from expectations.gate import ExpectationGate
-
-    return ExpectationGate(
-        now=now, known_items=lambda: lake.read("items", columns=[c.ITEM_ID])[c.ITEM_ID]
-    )
+def _validator(settings: Settings, lake: "Lake", now: datetime) -> "Validator":
+    """Return the gate that every row passes."""
+    return row_gate(settings, lake, now)
 
 
 def _landed(settings: Settings) -> list[Path]:
@@ -109,43 +134,13 @@ def lake_files(settings: Settings, versions: dict[str, int] | None = None) -> "L
     from features.sources import LakeFiles
     from lake.store import Lake
 
-    lake, at = Lake(settings.lake), versions or {}
+    lake = Lake(settings.lake)
+    at = lake.versions() if versions is None else versions
     names = ("interactions", "items", "users", "reviews", "alias")
-    files = {name: lake.files(name, version=at.get(name)) for name in names}
+    # A table that those versions do not name was not there yet.
+    files = {name: lake.files(name, version=at[name]) if name in at else () for name in names}
     if not files["interactions"]:
         raise NotFoundError(
             f"the lake at {settings.lake} has no interactions; first run: amalgam ingest PATH..."
         )
     return LakeFiles(**files)
-
-
-def build_features(settings: Settings, now: datetime) -> dict[str, int]:
-    """Compute each shopper's state and each item's row as of `now`, for the online store."""
-    from features.items import build_item_features
-    from features.users import build_user_states
-
-    files, today, out = lake_files(settings), midnight(now), settings.features
-    # The online store needs each shopper's last state alone: an empty range of moments has that.
-    tick = timedelta(microseconds=1)
-    users = build_user_states(files, start=now - tick, end=now, out=out / "user_states")
-    items = build_item_features(files, start=today, end=today + tick, out=out / "item_features")
-    return {"users": users, "items": items}
-
-
-def materialize_online(settings: Settings, now: datetime) -> int:
-    """Apply the feature definitions and bring the online store up to `now`."""
-    from feature_repo.lookup import FeatureLookup
-
-    lookup = FeatureLookup(settings.features)
-    lookup.apply()
-    return lookup.materialize(EPOCH, now)
-
-
-def publish_snapshot(settings: Settings, now: datetime) -> str:
-    """Publish the catalogue as of `now`; done when every live worker of the service uses it."""
-    from features.snapshot import publish_snapshot as publish
-    from services.registry import Releases
-
-    snapshot = publish(lake_files(settings), now=now, root=settings.features)
-    Releases(settings.registry).workers.wait(snapshot, SERVED_SECONDS, what="snapshot")
-    return snapshot

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Learnt = tuple[Prepared, Learned]
 
-FEATURE_SERVICE = "ranker_v1"
+FEATURE_SERVICE = "ranker_v2"
 
 
 def recipe(settings: Settings) -> "RecipeConfig":
@@ -51,8 +51,18 @@ def join_features(settings: Settings, history: History, now: datetime) -> "Train
     root = settings.features / "training"
     files = lake_files(settings, history.versions)
     first, last = midnight(roles.fit_end), midnight(now)
-    build_user_states(files, start=roles.fit_end, end=now, out=root / "user_states")
-    build_item_features(files, start=first, end=last, out=root / "item_features")
+    memory = settings.building.memory_limit or None
+    build_user_states(
+        files, start=roles.fit_end, end=now, out=root / "user_states", memory_limit=memory
+    )
+    build_item_features(
+        files,
+        start=first,
+        end=last,
+        out=root / "item_features",
+        memory_limit=memory,
+        sentiments=settings.features / "review_sentiment",
+    )
     lookup = FeatureLookup(root)
     lookup.apply()
     return TrainingInputs(
@@ -122,6 +132,7 @@ def pack_release(
             "data_end": now,
             "config": settings.model_dump(mode="json", exclude={"home", "demo"}),
             "data_versions": history.versions,
+            "data_rows": {"events": len(history.events), "items": len(history.items)},
             "verdict": metrics["verdict"],
             "feature_service": FEATURE_SERVICE,
             "code": code_version(),
@@ -138,6 +149,7 @@ def pack_release(
         "rules": [rule_line(rule) for rule in rules],
         "serves": metrics["serves"],
         "data_end": now.isoformat(),
+        "data_versions": history.versions,
         "leaderboard": leaderboard(metrics),
         "report": str(page),
     }

@@ -22,10 +22,12 @@ from models.ranking.candidates import (
     unite,
 )
 from models.ranking.config import RecipeConfig
+from models.ranking.covisits import CoVisits
 from models.ranking.frame import Frame, build_frame
 from models.ranking.histories import newest
 from models.ranking.inputs import QueryInputs
-from models.ranking.pair_features import ItemGroups, OwnItems
+from models.ranking.item_groups import ItemGroups
+from models.ranking.pair_features import OwnItems
 
 POPULARITY: Final = "popularity"
 _BLOCK_CELLS: Final = 1 << 26  # dense scores of all retrievers held at once (256 MiB of float32)
@@ -34,12 +36,13 @@ _BLOCK_CELLS: Final = 1 << 26  # dense scores of all retrievers held at once (25
 @dataclass(frozen=True)
 class FirstStage:
     """Fitted retrievers, by name, on one catalogue. Popularity must be among them: every list falls
-    back on it.
+    back on it. `covisits`, learnt from the same events, is for the ranker frame.
     """
 
     retrievers: Mapping[str, Retriever]
     catalogue: Catalogue
     config: RecipeConfig
+    covisits: CoVisits | None = None
 
     def __post_init__(self) -> None:
         """Refuse a stage without popularity (BadInputError)."""
@@ -56,7 +59,7 @@ class FirstStage:
 
     @cached_property
     def groups(self) -> ItemGroups:
-        """Category and brand codes of the items."""
+        """Categories, brands and tags of the items."""
         return ItemGroups.of(self.catalogue)
 
     @cached_property
@@ -180,7 +183,9 @@ class Question:
 
     def frame(self, candidates: Candidates) -> Frame:
         """Return the ranker frame of candidates."""
-        return build_frame(candidates, self.inputs, self.own, self.stage.groups)
+        return build_frame(
+            candidates, self.inputs, self.own, self.stage.groups, self.stage.covisits
+        )
 
     def _known(self, name: str, k: int) -> tuple[IntArray, FloatArray]:
         items, scores = self.top(name, k)

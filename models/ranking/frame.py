@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import PAD, Candidates, FloatArray, IntArray
+from models.ranking.covisits import CoVisits
 from models.ranking.inputs import QueryInputs
-from models.ranking.pair_features import PAIR_FEATURES, ItemGroups, OwnItems, pair_features
-from models.ranking.user_features import PRICE_LEVEL, USER_FEATURES
+from models.ranking.item_groups import ItemGroups
+from models.ranking.pair_features import PAIR_FEATURES, OwnItems, Shopper, pair_features
+from models.ranking.user_features import PRICE_LEVEL, PRICE_SPREAD, USER_FEATURES
 
-FEATURE_VERSION: Final = "ranker_v1"
-"""Changes whenever a feature is added, dropped or computed in another way."""
+FEATURE_VERSION: Final = "ranker_v2"
+"""Changes whenever a feature is dropped or computed in another way. One that is only added breaks
+no release: a fusion takes from the frame the features that it was trained with, by name."""
 PRICE: Final = "price"
 ITEM_PREFIX: Final = "item__"
 
@@ -62,7 +65,11 @@ def feature_names(sources: tuple[str, ...], item_features: tuple[str, ...]) -> t
 
 
 def build_frame(
-    candidates: Candidates, inputs: QueryInputs, own: OwnItems, groups: ItemGroups
+    candidates: Candidates,
+    inputs: QueryInputs,
+    own: OwnItems,
+    groups: ItemGroups,
+    covisits: CoVisits | None = None,
 ) -> Frame:
     """Lay out the frame of B queries: memory is 4 bytes x B x C x F, so callers go block by block.
 
@@ -89,7 +96,13 @@ def build_frame(
         else np.full(items.shape, np.nan, np.float32)
     )
     values[..., place : place + len(PAIR_FEATURES)] = pair_features(
-        items, own, inputs.histories, groups, prices, inputs.user[:, PRICE_LEVEL]
+        items,
+        own,
+        inputs.histories,
+        groups,
+        prices,
+        Shopper(inputs.user[:, PRICE_LEVEL], inputs.user[:, PRICE_SPREAD]),
+        covisits,
     )
     place += len(PAIR_FEATURES)
     values[..., place : place + len(USER_FEATURES)] = inputs.user[:, None, :]

@@ -16,6 +16,7 @@ from contracts.state import MICROS_PER_DAY, UserState
 from models.base import PAD, FloatArray, Histories, IntArray
 
 LongArray = NDArray[np.int64]
+_NEVER = np.iinfo(np.int64).max
 
 
 class ItemLookup(Protocol):
@@ -33,17 +34,24 @@ class States:
     types        (N,) int8, event codes          day_numbers  (M,) int64, epoch day UTC
     times        (N,) int64, epoch microseconds  day_types    (M,) int8
     prices       (N,) float32, NaN if unknown    day_counts   (M,) int64
-    offsets      (B + 1,) int64                  day_offsets  (B + 1,) int64
+    quantities   (N,) int64                      day_amounts  (M,) int64, minor units
+    ratings      (N,) float32, NaN if none       day_offsets  (B + 1,) int64
+    offsets      (B + 1,) int64
+    first_times  (B,) int64, of the first event ever; the largest int64 for an empty history
     """
 
     items: IntArray
     types: NDArray[np.int8]
     times: LongArray
     prices: FloatArray
+    quantities: LongArray
+    ratings: FloatArray
     offsets: LongArray
+    first_times: LongArray
     day_numbers: LongArray
     day_types: NDArray[np.int8]
     day_counts: LongArray
+    day_amounts: LongArray
     day_offsets: LongArray
 
     def __len__(self) -> int:
@@ -51,7 +59,7 @@ class States:
 
 
 def states_from_table(states: pa.Table, index: ItemLookup) -> States:
-    """Read B states from a table with the seven list columns of UserState; null lists are empty.
+    """Read B states from a table with the list columns of UserState; null lists are empty.
 
     Raises:
         BadInputError: parallel lists of a row differ in length.
@@ -60,11 +68,17 @@ def states_from_table(states: pa.Table, index: ItemLookup) -> States:
     types, types_at = _ragged(states, c.EVENT_TYPES)
     times, times_at = _ragged(states, c.EVENT_TIMES)
     prices, prices_at = _ragged(states, c.EVENT_PRICES)
+    quantities, quantities_at = _ragged(states, c.EVENT_QUANTITIES)
+    ratings, ratings_at = _ragged(states, c.EVENT_RATINGS)
     numbers, day_offsets = _ragged(states, c.DAY_NUMBERS)
     day_types, day_types_at = _ragged(states, c.DAY_TYPES)
     counts, counts_at = _ragged(states, c.DAY_COUNTS)
-    parallel = [(offsets, types_at), (offsets, times_at), (offsets, prices_at)]
-    parallel += [(day_offsets, day_types_at), (day_offsets, counts_at)]
+    amounts, amounts_at = _ragged(states, c.DAY_AMOUNTS)
+    first, first_at = _ragged(states, c.FIRST_TIMES)
+    parallel = [(offsets, at) for at in (types_at, times_at, prices_at, quantities_at, ratings_at)]
+    parallel += [(day_offsets, day_types_at), (day_offsets, counts_at), (day_offsets, amounts_at)]
+    begun = np.diff(first_at)
+    parallel += [(begun, np.minimum(np.diff(offsets), 1))]
     if not all(np.array_equal(left, right) for left, right in parallel):
         raise BadInputError(
             "shopper states: the parallel lists of a row differ in length; rebuild the user states"
@@ -74,10 +88,14 @@ def states_from_table(states: pa.Table, index: ItemLookup) -> States:
         types=_numbers(types, np.int8),
         times=_numbers(times, np.int64),
         prices=_numbers(prices, np.float32),
+        quantities=_numbers(quantities, np.int64),
+        ratings=_numbers(ratings, np.float32),
         offsets=offsets,
+        first_times=_first(_numbers(first, np.int64), begun),
         day_numbers=_numbers(numbers, np.int64),
         day_types=_numbers(day_types, np.int8),
         day_counts=_numbers(counts, np.int64),
+        day_amounts=_numbers(amounts, np.int64),
         day_offsets=day_offsets,
     )
 
@@ -89,10 +107,14 @@ def states_from_one(state: UserState, index: ItemLookup) -> States:
         types=np.asarray(state.event_types, np.int8),
         times=np.asarray(state.event_times, np.int64),
         prices=np.asarray(state.event_prices, np.float32),
+        quantities=np.asarray(state.event_quantities, np.int64),
+        ratings=np.asarray(state.event_ratings, np.float32),
         offsets=np.asarray([0, len(state.event_items)], np.int64),
+        first_times=np.asarray(state.first_times or [_NEVER], np.int64),
         day_numbers=np.asarray(state.day_numbers, np.int64),
         day_types=np.asarray(state.day_types, np.int8),
         day_counts=np.asarray(state.day_counts, np.int64),
+        day_amounts=np.asarray(state.day_amounts, np.int64),
         day_offsets=np.asarray([0, len(state.day_numbers)], np.int64),
     )
 
@@ -152,6 +174,13 @@ def _ragged(table: pa.Table, name: str) -> tuple[pa.Array, LongArray]:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return flat, offsets
+
+
+def _first(times: LongArray, begun: LongArray) -> LongArray:
+    """Spread the one time of each history that has begun over the rows."""
+    first = np.full(len(begun), _NEVER, np.int64)
+    first[begun > 0] = times
+    return first
 
 
 def _numbers(values: pa.Array, dtype: type) -> NDArray[Any]:

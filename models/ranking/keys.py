@@ -45,9 +45,14 @@ class PairSet:
         """Return the pair of each (row, column) of (B, C) values, PAD where that row has no such
         value.
         """
+        return self.find_at(np.arange(len(values), dtype=np.int64)[:, None], values)
+
+    def find_at(self, rows: NDArray[np.int64], values: IntArray) -> NDArray[np.int64]:
+        """Return the pair of each (row, value), of arrays that broadcast; PAD where there is
+        none.
+        """
         if len(self.keys) == 0:
             return np.full(values.shape, PAD, np.int64)
-        rows = np.arange(len(values), dtype=np.int64)[:, None]
         wanted = pair_keys(rows, values, self.size)
         places = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.where((self.keys[places] == wanted) & (values >= 0), places, PAD)

@@ -87,15 +87,14 @@ class LambdaMART:
         return scores
 
     def score(self, frame: Frame) -> FloatArray:
-        """Score a frame; raises BadInputError when its features are not those of the training."""
-        if frame.names != self._names:
-            odd = sorted(set(frame.names) ^ set(self._names)) or "their order"
-            raise BadInputError(
-                f"lambdamart: the frame's features differ from the training's: {odd}"
-            )
+        """Score a frame by the features of the training, whatever else and in whatever order it
+        has; raises BadInputError when it lacks one."""
+        if missing := sorted(set(self._names) - set(frame.names)):
+            raise BadInputError(f"lambdamart: the frame lacks features of the training: {missing}")
         mask = frame.mask
         scores = np.full(mask.shape, -np.inf, np.float32)
-        scores[mask] = self.score_rows(frame.values[mask])
+        values = frame.values if frame.names == self._names else frame.columns(self._names)
+        scores[mask] = self.score_rows(values[mask])
         return scores
 
     def importance(self) -> dict[str, float]:

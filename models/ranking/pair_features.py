@@ -1,15 +1,17 @@
 """How a candidate relates to the shopper's own history: bought before, due again, the usual price,
-category, brand.
+category, brand, tags, what goes with the last items.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.events import PURCHASE
-from models.base import PAD, Catalogue, FloatArray, Histories, IntArray
+from contracts.events import DISLIKE, HIDE, PURCHASE, RETURN
+from models.base import PAD, FloatArray, Histories, IntArray
+from models.ranking.covisits import CoVisits
+from models.ranking.item_groups import Affinities, ItemGroups, Labels, gather
 from models.ranking.keys import PairSet
 
 HISTORY_HALF_LIFE_DAYS: Final = 30.0
@@ -29,35 +31,21 @@ PAIR_FEATURES: Final = (
     "pair__brand_share",
     "pair__same_category_as_last",
     "pair__same_brand_as_last",
+    "pair__price_z",
+    "pair__category_affinity",
+    "pair__top_category_affinity",
+    "pair__brand_affinity",
+    "pair__tag_affinity",
+    "pair__days_since_category",
+    "pair__days_since_brand",
+    "pair__covisit_max",
+    "pair__covisit_sum",
+    "pair__disliked_before",
+    "pair__returned_before",
 )
-
-
-@dataclass(frozen=True)
-class ItemGroups:
-    """Codes of each item's category, top category and brand, (I,) int32 each; -1 where it has
-    none.
-    """
-
-    category: IntArray
-    top_category: IntArray
-    brand: IntArray
-
-    @classmethod
-    def of(cls, catalogue: Catalogue) -> "ItemGroups":
-        """Number the distinct texts; the top category is the part before the first " > "."""
-        categories = np.array(catalogue.categories, dtype=np.str_)
-        tops = (
-            np.char.strip(np.char.partition(categories, ">")[..., 0])
-            if len(categories)
-            else categories
-        )
-        return cls(_codes(categories), _codes(tops), _codes(np.array(catalogue.brands, np.str_)))
-
-
-def _codes(texts: NDArray[np.str_]) -> IntArray:
-    names, codes = np.unique(texts, return_inverse=True)
-    empty = int(len(names) > 0 and names[0] == "")
-    return np.asarray(codes - empty, np.int32)
+_OF_A_LABEL: Final = ("{}_affinity", "{}_share", "days_since_{}")
+_LEAST_SPREAD: Final = np.float32(0.1)
+"""Of log(1 + price), some ten percent: who always paid the same is not infinitely particular."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +60,8 @@ class OwnItems:
     days_since_seen: NDArray[np.float64]
     days_since_bought: NDArray[np.float64]
     purchase_gap_days: NDArray[np.float64]
+    times_disliked: NDArray[np.float64]
+    times_returned: NDArray[np.float64]
     score: NDArray[np.float64]
 
     @classmethod
@@ -93,6 +83,7 @@ class OwnItems:
         first[inverse[bought][::-1]] = ages[bought][::-1]
         moments = _distinct_ages(inverse[bought], ages[bought], size)
         gap = np.where(moments > 1, (first - last) / np.maximum(moments - 1, 1), np.nan)
+        disliked = (types == DISLIKE) | (types == HIDE)
         weight = event_weights[types] * np.exp2(-ages / HISTORY_HALF_LIFE_DAYS)
         return cls(
             pairs=pairs,
@@ -101,6 +92,8 @@ class OwnItems:
             days_since_seen=seen,
             days_since_bought=last,
             purchase_gap_days=gap,
+            times_disliked=np.bincount(inverse[disliked], minlength=size).astype(np.float64),
+            times_returned=np.bincount(inverse[types == RETURN], minlength=size).astype(np.float64),
             score=np.bincount(inverse, weights=weight, minlength=size).astype(np.float64),
         )
 
@@ -108,9 +101,13 @@ class OwnItems:
         """Return the score of (B, C) items: 0 for items that are not the shopper's own, -inf for
         PAD.
         """
-        scores = _gather(self.score, self.pairs.find(items), 0.0)
+        scores = gather(self.score, self.pairs.find(items), 0.0)
         scores[items == PAD] = -np.inf
         return scores
+
+    def affinities(self, labels: Labels) -> Affinities:
+        """Return how the shoppers stand to labels of their own items."""
+        return Affinities.of(self.pairs, self.score, self.times_seen, self.days_since_seen, labels)
 
 
 def _distinct_ages(
@@ -124,10 +121,13 @@ def _distinct_ages(
     return np.bincount(pair[first], minlength=size)
 
 
-def _gather(values: NDArray[np.float64], places: NDArray[np.int64], missing: float) -> FloatArray:
-    if len(values) == 0:
-        return np.full(places.shape, missing, np.float32)
-    return np.where(places == PAD, missing, values[places]).astype(np.float32)
+@dataclass(frozen=True)
+class Shopper:
+    """What (B,) shoppers spend on an item: mean and deviation of log(1 + price), NaN where
+    unknown."""
+
+    price_level: FloatArray
+    price_spread: FloatArray
 
 
 def pair_features(
@@ -136,52 +136,96 @@ def pair_features(
     histories: Histories,
     groups: ItemGroups,
     prices: FloatArray,
-    price_level: FloatArray,
+    shopper: Shopper,
+    covisits: CoVisits | None,
 ) -> FloatArray:
     """Return (B, C, len(PAIR_FEATURES)) float32 features of (B, C) candidates; rows of PAD mean
     nothing.
 
-    `prices` (B, C) are the candidates' prices as of the query, `price_level` (B,) the shopper's
-    mean of log(1 + price). `due` is days since the last purchase over the shopper's usual gap for
-    that item: 1 is "time to buy again". Shares are of the history's events; NaN where the item has
-    no category or brand.
+    `prices` (B, C) are the candidates' prices as of the query.
+
+    due                days since the last purchase over the shopper's usual gap for that item: 1 is
+                       "time to buy again"
+    price_ratio, _z    log(1 + price) against the shopper's level, and that over the spread
+    *_share            of the history's events; NaN where the item has no category or brand
+    *_affinity         of the decayed event weight; of a candidate's tags the mean
+    days_since_*       since an item of the candidate's category or brand was touched
+    covisit_*          co-visitation with the last items; NaN without such a table
     """
     found = own.pairs.find(items)
-    features = np.empty((*items.shape, len(PAIR_FEATURES)), np.float32)
-    features[..., 0] = _gather(own.times_seen, found, 0.0)
-    features[..., 1] = _gather(own.times_bought, found, 0.0)
-    features[..., 2] = _gather(own.days_since_seen, found, np.nan)
-    features[..., 3] = _gather(own.days_since_bought, found, np.nan)
-    gap = _gather(own.purchase_gap_days, found, np.nan)
-    features[..., 4] = gap
-    features[..., 5] = features[..., 3] / np.maximum(gap, np.float32(0.1))
+    columns = _of_the_item(found, own)
     newest = histories.ages_days[:, -1:]  # 0 for an empty history, where days_since_seen is NaN
-    features[..., 6] = features[..., 2] == newest
+    columns["in_last_basket"] = columns["days_since_seen"] == newest
     with np.errstate(invalid="ignore", divide="ignore"):
-        features[..., 7] = np.log1p(prices) - price_level[:, None]
-    for place, codes in enumerate((groups.category, groups.top_category, groups.brand)):
-        features[..., 8 + place] = _share(items, histories, codes)
+        ratio = np.log1p(prices) - shopper.price_level[:, None]
+    columns["price_ratio"] = ratio
+    columns["price_z"] = ratio / np.maximum(shopper.price_spread, _LEAST_SPREAD)[:, None]
+    kinds = {
+        "category": groups.category,
+        "top_category": groups.top_category,
+        "brand": groups.brand,
+    }
     last = histories.items[:, -1:]
-    for place, codes in enumerate((groups.category, groups.brand)):
-        features[..., 11 + place] = _same(codes, items, last)
+    for name, labels in kinds.items():
+        codes = labels.single
+        columns[f"same_{name}_as_last"] = _same(codes, items, last)
+        of_label = _of_the_label(items, codes, own.affinities(labels))
+        columns |= {what.format(name): values for what, values in of_label.items()}
+    columns["tag_affinity"] = _tag_affinity(items, own, groups.tags)
+    unknown = np.full(items.shape, np.nan, np.float32)
+    best, total = covisits.features(items, histories) if covisits else (unknown, unknown)
+    columns |= {"covisit_max": best, "covisit_sum": total}
+    features = np.empty((*items.shape, len(PAIR_FEATURES)), np.float32)
+    for place, name in enumerate(PAIR_FEATURES):
+        features[..., place] = columns[name.removeprefix("pair__")]
     return features
 
 
-def _share(items: IntArray, histories: Histories, codes: IntArray) -> FloatArray:
-    """Return the share of each history's events whose item has the candidate's code."""
-    if len(codes) == 0 or codes.max() < 0:
-        return np.full(items.shape, np.nan, np.float32)
-    rows, places = np.nonzero(histories.items != PAD)
-    known = codes[histories.items[rows, places]]
-    grouped = known >= 0
-    pairs = PairSet.of(rows[grouped], known[grouped], int(codes.max()) + 1)
-    counts = np.bincount(pairs.inverse, minlength=len(pairs.keys)).astype(np.float64)
-    length = np.maximum(np.bincount(rows, minlength=len(items)), 1)
+def _of_the_item(found: NDArray[np.int64], own: OwnItems) -> dict[str, NDArray[Any]]:
+    """What happened between the shopper and the candidate itself."""
+    bought, gap = (
+        gather(values, found, np.nan) for values in (own.days_since_bought, own.purchase_gap_days)
+    )
+    return {
+        "times_seen": gather(own.times_seen, found, 0.0),
+        "times_bought": gather(own.times_bought, found, 0.0),
+        "days_since_seen": gather(own.days_since_seen, found, np.nan),
+        "days_since_bought": bought,
+        "purchase_gap_days": gap,
+        "due": bought / np.maximum(gap, np.float32(0.1)),
+        "disliked_before": gather(own.times_disliked, found, 0.0) > 0,
+        "returned_before": gather(own.times_returned, found, 0.0) > 0,
+    }
+
+
+def _of_the_label(items: IntArray, codes: IntArray, liked: Affinities) -> dict[str, FloatArray]:
+    """What the shopper makes of the one label of each candidate, (B, C) each."""
+    if len(codes) == 0:
+        return dict.fromkeys(_OF_A_LABEL, np.full(items.shape, np.nan, np.float32))
     wanted = codes[np.maximum(items, 0)]
-    share = _gather(counts, pairs.find(wanted), 0.0)
-    share /= length[:, None].astype(np.float32)
-    share[wanted < 0] = np.nan
-    return share
+    found = liked.pairs.find(wanted)
+    values = (
+        gather(liked.weights, found, 0.0),
+        gather(liked.shares, found, 0.0),
+        gather(liked.days_since, found, np.nan),
+    )
+    for value in values:
+        value[wanted < 0] = np.nan
+    return dict(zip(_OF_A_LABEL, values, strict=True))
+
+
+def _tag_affinity(items: IntArray, own: OwnItems, tags: Labels) -> FloatArray:
+    """Return the mean affinity of each candidate's tags, (B, C); NaN where it has none."""
+    if not tags.names:
+        return np.full(items.shape, np.nan, np.float32)
+    liked = own.affinities(tags)
+    flat = np.maximum(items, 0).ravel()
+    places, codes = tags.carried(flat)
+    found = liked.pairs.find_at(places // items.shape[1], codes)
+    sums = np.bincount(places, weights=gather(liked.weights, found, 0.0), minlength=len(flat))
+    number = np.diff(tags.offsets)[flat]
+    means = np.where(number > 0, sums / np.maximum(number, 1), np.nan)
+    return means.reshape(items.shape).astype(np.float32)
 
 
 def _same(codes: IntArray, items: IntArray, last: IntArray) -> FloatArray:

@@ -16,6 +16,7 @@ from models.base import PAD, Candidates, FloatArray, IntArray
 from models.config import load_config
 from models.data import ItemIndex, load_catalogue, save_catalogue
 from models.ranking.config import RecipeConfig
+from models.ranking.covisits import CoVisits
 from models.ranking.first_stage import FirstStage, Question
 from models.ranking.frame import FEATURE_VERSION
 from models.ranking.fusion import Fusion, load_fusion
@@ -26,6 +27,7 @@ from models.registry import load_retriever
 FUSED: Final = "fused"
 BASE: Final = "base"
 CONFIG_FILE: Final = "config"
+COVISITS: Final = "covisits"
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class TwoStageRecommender:
         return Ranked(items, scores, sources, base.scores, names)
 
     def save(self, folder: Path, extra: Mapping[str, Any] | None = None) -> None:
-        """Write models/<name>/, ranker/, catalogue.parquet and config.json below `folder`.
+        """Write models/<name>/, ranker/, covisits/, catalogue.parquet, config.json below `folder`.
 
         `extra` entries go into config.json beside `describe()`.
         """
@@ -137,6 +139,8 @@ class TwoStageRecommender:
             retriever.save(folder / "models" / name)
         if self.fusion is not None:
             self.fusion.save(folder / "ranker")
+        if self.stage.covisits is not None:
+            self.stage.covisits.save(folder / COVISITS)
         save_catalogue(folder, self.stage.catalogue)
         save_json(folder, CONFIG_FILE, {**(extra or {}), **self.describe()})
 
@@ -148,6 +152,7 @@ class TwoStageRecommender:
             "retrievers": list(self.stage.names),
             "feature_version": FEATURE_VERSION,
             "item_features": list(self.item_features),
+            COVISITS: self.stage.covisits is not None,
             "recipe": self.stage.config.to_json(),
         }
 
@@ -176,6 +181,7 @@ class TwoStageRecommender:
             retrievers={name: load_retriever(name, folder / "models" / name) for name in names},
             catalogue=load_catalogue(folder),
             config=load_config(RecipeConfig, recipe, where=f"{folder}:recipe"),
+            covisits=CoVisits.load(folder / COVISITS) if saved.get(COVISITS) else None,
         )
         return cls(stage, serves, load_fusion(folder / "ranker") if fused else None)
 

@@ -28,6 +28,8 @@ class DenseRetriever(ABC):
 
     name: ClassVar[str]
     config_class: ClassVar[type[Any]]
+    holds_rows_of_people: ClassVar[bool] = False
+    """Whether `save` writes rows of single shoppers: such a release is rewritten by an erase."""
 
     n_items: int
     """Size of the catalogue that was fitted."""

@@ -8,9 +8,10 @@ import numpy as np
 from scipy import linalg, sparse
 
 from contracts.errors import SettingsError
-from models.artifacts import load_arrays, save_arrays
+from models.artifacts import load_arrays, load_csr, save_arrays, save_csr
 from models.base import FloatArray, Histories, TrainingData
 from models.retrieval.dense import DenseRetriever
+from models.retrieval.ease_sparse import solve_restricted
 from models.retrieval.matrices import user_items
 from models.retrieval.weighting import Recency, profiles
 
@@ -22,13 +23,15 @@ class EASEConfig:
     reg: float = 100.0
     """L2 weight (lambda) on the item-to-item matrix: more for noisier or denser data."""
     max_items: int = 20_000
-    """Most items with events: the matrix is dense and inverted (20,000: 1.6 GB, minutes)."""
+    """Most items with events that are solved densely (20,000: 1.6 GB, minutes); above, sparsely."""
+    n_neighbours: int = 100
+    """Above max_items: how many of its nearest items each item is solved over."""
     recency: Recency = field(default_factory=Recency)
     """How the events of a history are weighted."""
 
     def __post_init__(self) -> None:
-        if self.reg <= 0 or self.max_items < 1:
-            raise ValueError("reg must be above 0 and max_items at least 1")
+        if self.reg <= 0 or self.max_items < 1 or self.n_neighbours < 1:
+            raise ValueError("reg must be above 0, max_items and n_neighbours at least 1")
 
 
 class EASE(DenseRetriever):
@@ -37,7 +40,9 @@ class EASE(DenseRetriever):
     X holds, for each shopper, the strongest event on each item (1 for the strongest type). Only
     items that occur in events are solved for; the others score 0. float32 throughout. Time O(I^3 /
     1.5), memory 4 I^2 bytes twice while fitting, once after, memory-mapped when loaded; a score
-    reads the rows of the history.
+    reads the rows of the history. Above `max_items` each item is solved over its `n_neighbours`
+    nearest alone, as in fsSLIM (Ning and Karypis 2011) with EASE's L2 loss: time O(I n^3), memory 8
+    I n bytes (models/retrieval/ease_sparse.py).
     """
 
     name: ClassVar[str] = "ease"
@@ -47,17 +52,18 @@ class EASE(DenseRetriever):
     def _fit(self, data: TrainingData, seed: int) -> None:
         matrix = user_items(data, self.event_weights)
         known = np.flatnonzero(np.asarray(matrix.sum(axis=0)) > 0)
-        if len(known) > self.config.max_items:
-            raise SettingsError(
-                f"retrievers.ease.max_items = {self.config.max_items}: {len(known)} items have "
-                "events; use item_knn in its place, or raise max_items (memory grows squared)"
-            )
         self._known = known.astype(np.int32)
-        self._weights = _solve(matrix[:, known], self.config.reg)
+        kept, reg = sparse.csr_array(matrix[:, known]), self.config.reg
+        self._weights: FloatArray | sparse.csr_array
+        if len(known) > self.config.max_items:
+            self._weights = solve_restricted(kept, reg, self.config.n_neighbours)
+        else:
+            self._weights = _solve(kept, reg)
 
     def _scores(self, histories: Histories) -> FloatArray:
         profile = profiles(histories, self.event_weights, self.config.recency, self.n_items)
-        found: FloatArray = profile[:, self._known] @ self._weights  # (B, K) x (K, K) -> (B, K)
+        product = profile[:, self._known] @ self._weights  # (B, K) x (K, K) -> (B, K)
+        found: FloatArray = product.toarray() if sparse.issparse(product) else product
         if len(self._known) == self.n_items:
             return found
         scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
@@ -65,11 +71,17 @@ class EASE(DenseRetriever):
         return scores
 
     def _save(self, folder: Path) -> None:
-        save_arrays(folder, self.name, known=self._known, weights=self._weights)
+        if isinstance(self._weights, np.ndarray):
+            save_arrays(folder, self.name, known=self._known, weights=self._weights)
+        else:
+            save_arrays(folder, self.name, known=self._known)
+            save_csr(folder, "neighbours", self._weights)
 
     def _load(self, folder: Path) -> None:
         arrays = load_arrays(folder, self.name, mmap=True)
-        self._known, self._weights = arrays["known"], arrays["weights"]
+        self._known = arrays["known"]
+        dense = "weights" in arrays
+        self._weights = arrays["weights"] if dense else load_csr(folder, "neighbours", mmap=True)
 
 
 def _solve(matrix: sparse.csr_array, reg: float) -> FloatArray:

@@ -57,6 +57,14 @@ def user_items(data: TrainingData, event_weights: FloatArray) -> sparse.csr_arra
     return strongest(data.users[rows], data.items[rows], strength, (data.n_users, data.n_items))
 
 
+def unit_rows(vectors: NDArray[np.float32]) -> FloatArray:
+    """Scale rows to length 1; zero rows stay zero."""
+    values = np.asarray(vectors, dtype=np.float32)
+    lengths = np.sqrt(np.einsum("nd,nd->n", values, values, dtype=np.float32))[:, None]
+    scaled: FloatArray = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
+    return scaled
+
+
 def keep_top(block: sparse.csr_array, n: int) -> sparse.csr_array:
     """Keep the n largest entries of each row (all, where a row has no more); memory is bounded.
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.retrieval.sequence import SequenceNetwork
+
 
 class Block(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x)), as wide as its input."""
@@ -20,20 +22,32 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """(B, L, D), visible (B, 1, L, L) bool -> (B, L, D)."""
+        """(B, L, D) and visible, (B, 1, Q, L) bool, of the newest Q places -> their (B, Q, D)."""
         n_rows, length, size = x.shape
-        qkv = self.qkv(self.attention_norm(x))  # (B, L, 3D)
-        heads = qkv.view(n_rows, length, 3, self.heads, size // self.heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B, H, L, D/H)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
-        mixed = mixed.transpose(1, 2).reshape(n_rows, length, size)  # (B, L, D)
-        x = x + self.dropout(self.out(mixed))
+        asked = visible.shape[2]
+        normed = self.attention_norm(x)
+        x = x[:, -asked:]
+        if asked == length:
+            query, key, value = self.qkv(normed).chunk(3, dim=-1)  # each (B, L, D)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = F.linear(normed[:, -asked:], weight[:size], bias[:size])
+            key, value = F.linear(normed, weight[size:], bias[size:]).chunk(2, dim=-1)
+        mixed = F.scaled_dot_product_attention(
+            self._split(query), self._split(key), self._split(value), attn_mask=visible
+        )
+        x = x + self.dropout(self.out(mixed.transpose(1, 2).reshape(n_rows, asked, size)))
         hidden = F.relu(self.wide(self.forward_norm(x)))
         after: Tensor = x + self.dropout(self.narrow(hidden))
         return after
 
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, Q, D) -> (B, H, Q, D / H)."""
+        n_rows, length, size = x.shape
+        return x.view(n_rows, length, self.heads, size // self.heads).transpose(1, 2)
 
-class SASRecNetwork(nn.Module):
+
+class SASRecNetwork(SequenceNetwork):
     """Encodes windows of item rows; row 0 of the embedding is the padding, item n is row n + 1.
 
     Positions are counted from the newest place, so a window may be trimmed on its left without
@@ -48,27 +62,37 @@ class SASRecNetwork(nn.Module):
         heads: int,
         length: int,
         dropout: float,
+        initial_std: float = 0.02,
     ) -> None:
-        super().__init__()
-        self.items = nn.Embedding(n_items + 1, embedding_size, padding_idx=0)
+        super().__init__(n_items, embedding_size, initial_std)
         self.positions = nn.Parameter(torch.empty(length, embedding_size))
         self.blocks = nn.ModuleList(Block(embedding_size, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(embedding_size)
         self.dropout = nn.Dropout(dropout)
-        nn.init.normal_(self.items.weight, std=embedding_size**-0.5)
-        nn.init.normal_(self.positions, std=embedding_size**-0.5)
-        with torch.no_grad():
-            self.items.weight[0].zero_()
+        nn.init.normal_(self.positions, std=initial_std)
 
     def forward(self, rows: Tensor) -> Tensor:
         """(B, L) int64 rows of the embedding, 0 for padding on the left -> (B, L, D) states."""
-        length = rows.shape[1]
-        filled = rows != 0  # (B, L)
-        ones = torch.ones(length, length, dtype=torch.bool, device=rows.device)
-        # Padding sees itself, so that no row of the attention is empty (which would be NaN).
-        visible = (ones.tril() & filled[:, None, :]) | torch.eye(length, device=rows.device).bool()
-        x = self.dropout(self.items(rows) + self.positions[-length:])
+        x, visible = self._embedded(rows)
         for block in self.blocks:
-            x = block(x, visible[:, None])
+            x = block(x, visible)
         states: Tensor = self.norm(x)
         return states
+
+    def last(self, rows: Tensor) -> Tensor:
+        """Return the (B, D) states of the newest place; the last block computes no other."""
+        x, visible = self._embedded(rows)
+        for block in self.blocks[:-1]:
+            x = block(x, visible)
+        states: Tensor = self.norm(self.blocks[-1](x, visible[:, :, -1:])[:, -1])
+        return states
+
+    def _embedded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, L, D) inputs and which places see which, (B, 1, L, L)."""
+        length = rows.shape[1]
+        ones = torch.ones(length, length, dtype=torch.bool, device=rows.device)
+        # Padding sees itself, so that no row of the attention is empty (which would be NaN).
+        itself = torch.eye(length, dtype=torch.bool, device=rows.device)
+        visible = (ones.tril() & (rows != 0)[:, None, :]) | itself
+        x = self.dropout(self.items(rows) * self.input_scale + self.positions[-length:])
+        return x, visible[:, None]

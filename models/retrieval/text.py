@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.utils.extmath import randomized_svd
@@ -14,6 +13,8 @@ from sklearn.utils.extmath import randomized_svd
 from models.artifacts import load_arrays, save_arrays
 from models.base import Catalogue, FloatArray, Histories, TrainingData
 from models.retrieval.dense import DenseRetriever
+from models.retrieval.matrices import unit_rows
+from models.retrieval.tokens import attribute_tokens
 from models.retrieval.weighting import Recency, profiles
 
 _BUCKETS = 1 << 18
@@ -76,16 +77,16 @@ class Text(DenseRetriever):
         else:
             _, _, rows = randomized_svd(features, size, n_iter=4, random_state=seed)
             self._components = np.ascontiguousarray(rows.T, dtype=np.float32)
-        self._vectors = _unit(features @ self._components)  # (I, F) x (F, D) -> (I, D)
+        self._vectors = unit_rows(features @ self._components)  # (I, F) x (F, D) -> (I, D)
 
     def encode(self, catalogue: Catalogue) -> FloatArray:
         """Return (I, D) unit vectors of any items, also unseen ones; zero without known words."""
         self._require_fitted("encode")
-        return _unit(self._features(self._counts(catalogue)) @ self._components)
+        return unit_rows(self._features(self._counts(catalogue)) @ self._components)
 
     def _scores(self, histories: Histories) -> FloatArray:
         profile = profiles(histories, self.event_weights, self.config.recency, self.n_items)
-        taste = _unit(profile @ self._vectors)  # (B, I) x (I, D) -> (B, D)
+        taste = unit_rows(profile @ self._vectors)  # (B, I) x (I, D) -> (B, D)
         scores: FloatArray = taste @ self._vectors.T  # (B, D) x (D, I) -> (B, I)
         return scores
 
@@ -118,7 +119,7 @@ class Text(DenseRetriever):
         blocks = (
             _hashed([" ".join(row) for row in cells], analyzer="word", ngram_range=(1, 2)),
             _hashed(catalogue.titles, analyzer="char_wb", ngram_range=(2, 4)),
-            _hashed(_attributes(catalogue), analyzer=list),
+            _hashed(attribute_tokens(catalogue), analyzer=list),
         )
         return sparse.csr_array(sparse.hstack(blocks, format="csr"))
 
@@ -154,24 +155,3 @@ def _hashed(
         dtype=np.float32,
     )
     return vectorizer.transform(texts)
-
-
-def _attributes(catalogue: Catalogue) -> list[list[str]]:
-    """Return each item's brand, tags and every prefix of its category `a > b > c`, as tokens."""
-    found = []
-    for brand, category, tags in zip(
-        catalogue.brands, catalogue.categories, catalogue.tags, strict=True
-    ):
-        levels = [level.strip() for level in category.split(">") if level.strip()]
-        tokens = [f"category={' > '.join(levels[: n + 1])}" for n in range(len(levels))]
-        tokens += [f"brand={brand}"] if brand else []
-        found.append(tokens + [f"tag={tag}" for tag in tags])
-    return found
-
-
-def _unit(vectors: NDArray[np.float32]) -> FloatArray:
-    """Scale rows to length 1; zero rows stay zero."""
-    values = np.asarray(vectors, dtype=np.float32)
-    lengths = np.sqrt(np.einsum("nd,nd->n", values, values, dtype=np.float32))[:, None]
-    scaled: FloatArray = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
-    return scaled

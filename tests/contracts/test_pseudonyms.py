@@ -41,3 +41,20 @@ def test_a_missing_or_short_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         Pseudonymiser([b"short"])
     demo = Pseudonymiser.from_environment(demo=True)
     assert demo.one("7", "user") == Pseudonymiser([DEMO_KEY.encode()]).one("7", "user")
+
+
+def test_a_column_is_rekeyed_from_older_keys_of_the_chain() -> None:
+    old, both = Pseudonymiser([OLD]), Pseudonymiser([OLD, NEW])
+    column = pa.chunked_array([[old.one("7", "user"), None], [old.one("v", "session")]])
+    expected = [both.one("7", "user"), None, both.one("v", "session")]
+    assert both.rekey(column, old).to_pylist() == expected
+    assert both.before(old.fingerprint) is not None and both.before("0" * 32) is None
+    assert old.before(old.fingerprint) is None  # all its keys are no older keys
+
+
+def test_fingerprint_and_token_tell_nothing_but_equality() -> None:
+    old, both = Pseudonymiser([OLD]), Pseudonymiser([OLD, NEW])
+    assert old.fingerprint == Pseudonymiser([OLD]).fingerprint != both.fingerprint
+    ann = old.one("Ann", "user")
+    assert old.token(ann) == old.token(ann) != both.token(ann)
+    assert ann not in old.token(ann) and OLD.decode() not in old.fingerprint

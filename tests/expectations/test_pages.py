@@ -4,6 +4,7 @@ import json
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from typing import Any
 
 import pyarrow as pa
 
@@ -67,3 +68,73 @@ def test_markdown_sums_batches_and_keeps_its_table_whole() -> None:
 def test_results_survive_json() -> None:
     result = gate_result()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def batch_result(*, blocked: bool) -> dict[str, Any]:
+    days = [
+        {
+            "day": f"2026-02-{n:02d}",
+            "seen": "9 rows",
+            "usual": "400 rows",
+            "expected": "84 rows",
+            "kept": n > 1,
+        }
+        for n in range(1, 21)
+    ]
+    entry = {
+        "rule": "not far fewer rows than <usual>",
+        "severity": "block" if blocked else "warn",
+        "column": None,
+        "success": False,
+        "rows": 20,
+        "broken": 1,
+        "examples": [],
+        "expected": "at least 84 rows",
+        "seen": "9 rows | on 2026-02-01 (Sunday)",
+        "days": days,
+    }
+    kept = {**entry, "rule": "items are known", "success": True, "broken": 0}
+    return {
+        "table": "interactions",
+        "source": "shop<1>",
+        "kind": "batch",
+        "checked_at": NOW.isoformat(),
+        "rows": 9,
+        "bad": 0,
+        "success": False,
+        "blocked": blocked,
+        "expectations": [entry, kept],
+        "notes": ["2 rows repeat & more"],
+    }
+
+
+def test_a_blocked_batch_comes_first_with_expected_and_seen_and_its_days() -> None:
+    results = [gate_result(), batch_result(blocked=False), batch_result(blocked=True)]
+    page = validation_page(results, "Ingest")
+    tags = Tags()
+    tags.feed(page)
+    assert not {"script", "img", "link", "iframe"} & set(tags.seen)
+    assert page.index("blocked: nothing of it landed") < page.index("landed, with warnings")
+    assert page.index("landed, with warnings") < page.index("<h2>items</h2>")
+    assert "<b>blocks:</b> not far fewer rows than &lt;usual&gt;. Expected at least 84 rows" in page
+    assert "interactions from shop&lt;1&gt;" in page
+    assert '<td>2026-02-01</td><td class="number broken">9 rows</td>' in page
+    assert "and 6 more days" in page
+    assert "2 rows repeat &amp; more" in page
+    # The rows of the gate alone are counted; the batch's own would count them twice.
+    assert "1 batches, 1 rows: 0 accepted, 1 quarantined. 1 feeds blocked" in page
+
+
+def test_a_batch_that_an_operator_let_in_says_why_and_is_not_called_blocked() -> None:
+    page = validation_page(
+        [{**batch_result(blocked=True), "accepted_because": "a <sale> day"}], "x"
+    )
+    assert "although it was blocked: a &lt;sale&gt; day" in page
+    assert "feeds blocked" not in page
+
+
+def test_markdown_tells_of_batches_too() -> None:
+    text = validation_markdown([batch_result(blocked=True), gate_result()])
+    row = "| interactions | block | not far fewer rows than &lt;usual&gt; | at least 84 rows "
+    assert row + "| 9 rows \\| on 2026-02-01 (Sunday) |" in text
+    assert broken_rules([batch_result(blocked=True)]) == []

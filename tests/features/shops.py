@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from contracts import columns as c
 from contracts.events import EVENT_CODES, EVENT_TYPES
-from contracts.state import MICROS_PER_DAY, STATE_DAYS, STATE_EVENTS, UserState
+from contracts.state import MICROS_PER_DAY, STATE_DAYS, STATE_EVENTS, UserState, amount_of, single
 from contracts.tables import ALIAS, INTERACTIONS, ITEMS, REVIEWS, TableSpec
 from features.sources import LakeFiles, from_us, to_us
 
@@ -35,6 +35,7 @@ class Click:
     at: int
     price: float | None = None
     rating: float | None = None
+    quantity: int | None = 1
 
 
 def at(days: float = 0, **more: float) -> datetime:
@@ -54,7 +55,7 @@ def interactions(clicks: Sequence[Click]) -> list[dict[str, Any]]:
             c.EVENT_TIMESTAMP: from_us(START_US + click.at),
             c.PRICE: click.price,
             c.RATING: click.rating,
-            c.QUANTITY: 1,
+            c.QUANTITY: click.quantity,
             c.SOURCE: "test",
         }
         for click in clicks
@@ -121,7 +122,8 @@ def random_clicks(
             kind=EVENT_TYPES[rng.integers(len(EVENT_TYPES))],
             at=int(rng.choice(times)),
             price=None if rng.random() < 0.3 else float(rng.integers(1, 50)) / 4,
-            rating=float(rng.integers(1, 6)) if rng.random() < 0.2 else None,
+            rating=float(rng.integers(10, 51)) / 10 if rng.random() < 0.2 else None,
+            quantity=None if rng.random() < 0.1 else int(rng.integers(1, 9)),
         )
         for index in range(n)
     ]
@@ -158,16 +160,35 @@ def state_of(clicks: Iterable[Click]) -> UserState:
         for time, click in zip(times, rows, strict=True)
         if time // MICROS_PER_DAY > last_day - STATE_DAYS
     )
+    amounts = Counter()
+    for time, click in zip(times, rows, strict=True):
+        price, units = number(click.price), units_of(click)
+        code = EVENT_CODES[click.kind]
+        amounts[time // MICROS_PER_DAY, code] += amount_of(code, price, units)
     newest = rows[-STATE_EVENTS:]
     return UserState(
         event_items=[click.item for click in newest],
         event_types=[EVENT_CODES[click.kind] for click in newest],
         event_times=times[-STATE_EVENTS:],
-        event_prices=[math.nan if click.price is None else click.price for click in newest],
+        event_prices=[number(click.price) for click in newest],
         day_numbers=[day for day, _ in sorted(days)],
         day_types=[code for _, code in sorted(days)],
         day_counts=[days[key] for key in sorted(days)],
+        event_quantities=[units_of(click) for click in newest],
+        event_ratings=[single(number(click.rating)) for click in newest],
+        day_amounts=[amounts[key] for key in sorted(days)],
+        first_times=[times[0]],
     )
+
+
+def number(value: float | None) -> float:
+    """A price or a rating, NaN for none."""
+    return math.nan if value is None else value
+
+
+def units_of(click: Click) -> int:
+    """The quantity, 1 where it is not said."""
+    return 1 if click.quantity is None else click.quantity
 
 
 def all_states(
@@ -188,16 +209,10 @@ def all_states(
 
 
 def comparable(state: UserState) -> tuple[Any, ...]:
-    """The state with NaN prices as None, so that equal is equal."""
-    prices = [None if math.isnan(price) else price for price in state.event_prices]
-    return (
-        state.event_items,
-        state.event_types,
-        state.event_times,
-        prices,
-        state.day_numbers,
-        state.day_types,
-        state.day_counts,
+    """The state with NaN as None, so that equal is equal."""
+    return tuple(
+        [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+        for values in vars(state).values()
     )
 
 

@@ -2,6 +2,7 @@
 both."""
 
 import random
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -14,7 +15,7 @@ from contracts.events import EVENT_CODES
 from contracts.state import EMPTY_STATE, STATE_EVENTS, UserState
 from features.sources import from_us
 from features.state import StateEvent, append_events
-from features.users import STATE_LISTS, USER_STATES, build_user_states
+from features.users import STATE_LISTS, USER_STATES, build_last_states, build_user_states
 from tests.features.shops import (
     START_US,
     Click,
@@ -24,7 +25,9 @@ from tests.features.shops import (
     comparable,
     histories,
     lake,
+    number,
     random_clicks,
+    units_of,
 )
 
 ALIAS = [
@@ -71,6 +74,32 @@ def test_equals_the_definition(tmp_path, seed, n, shape, chunk_events):
         expected = all_states(clicks, ALIAS, start, end)
         assert rows == len(expected) > 0
         assert_equal(read_states(out), expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_last_states_are_the_last_rows(tmp_path, seed):
+    clicks = random_clicks(seed, n=900, users=2, sessions=4, moments=300)
+    files = lake(tmp_path / "lake", clicks, alias=ALIAS)
+    out = tmp_path / "features" / "user_states"
+    for end in (at(70), at(200)):
+        rows = build_last_states(files, now=end, out=out, chunk_events=100)
+        last = dict(sorted(all_states(clicks, ALIAS, at(0), end).items()))
+        expected = {key[0]: (key, state) for key, state in last.items()}
+        assert rows == len(expected) > 3
+        assert_equal(read_states(out), dict(expected.values()))
+        before = (out / "part-0.parquet").read_bytes()
+        # What the online build asks for: a range of moments in which nothing happened.
+        tick = timedelta(microseconds=1)
+        assert build_user_states(files, start=end - tick, end=end, out=out) == rows
+        assert (out / "part-0.parquet").read_bytes() == before
+
+
+def test_a_moment_in_a_range_of_one_microsecond_is_not_lost(tmp_path):
+    clicks = [Click("a", "u", None, "i", "view", 5), Click("b", "u", None, "j", "view", 9)]
+    files, out = lake(tmp_path / "lake", clicks), tmp_path / "user_states"
+    start, end = from_us(START_US + 9), from_us(START_US + 10)
+    assert build_user_states(files, start=start, end=end, out=out) == 2
+    assert_equal(read_states(out), all_states(clicks, [], start, end))
 
 
 def test_a_session_keeps_its_own_history_and_the_user_gets_it_at_the_login(tmp_path):
@@ -180,6 +209,12 @@ def test_append_events_refuses_an_unknown_type():
 
 
 def _event(click: Click) -> StateEvent:
-    price = float("nan") if click.price is None else click.price
-    time_us = START_US + click.at
-    return StateEvent(click.item, EVENT_CODES[click.kind], time_us, price, click.event_id)
+    return StateEvent(
+        item_id=click.item,
+        event_type=EVENT_CODES[click.kind],
+        time_us=START_US + click.at,
+        price=number(click.price),
+        event_id=click.event_id,
+        quantity=units_of(click),
+        rating=number(click.rating),
+    )

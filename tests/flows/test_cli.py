@@ -21,6 +21,7 @@ COMMANDS = (
     "bento",
     "up",
     "recommend",
+    "upkeep",
 )
 
 

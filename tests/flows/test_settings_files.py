@@ -20,7 +20,16 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_default_toml_names_every_setting_with_its_default(tmp_path: Path) -> None:
     settings = load_settings(packaged("default.toml"))
     plain = Settings(home=tmp_path / "var")
-    for name in ("shop", "intake", "monitor", "service", "operations"):
+    for name in (
+        "shop",
+        "intake",
+        "validation",
+        "building",
+        "monitor",
+        "service",
+        "operations",
+        "upkeep",
+    ):
         assert getattr(settings, name) == getattr(plain, name)
     assert recipe(settings) == RecipeConfig()
     assert set(settings.training) == {field.name for field in dataclasses.fields(RecipeConfig)}

@@ -1,9 +1,11 @@
 """A file that is not what it says is refused by name, and nothing offered with it enters."""
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from contracts.errors import BadInputError
@@ -73,6 +75,16 @@ def _truncated_late(folder: Path) -> Path:
     return path
 
 
+def _truncated_zstd(folder: Path) -> Path:
+    path = folder / "cut.csv.zst"
+    path.write_bytes(pa.compress(views(0, 60_000).encode(), codec="zstd", asbytes=True)[:-9])
+    return path
+
+
+def _empty_pattern(folder: Path) -> Path:
+    return folder / "exports-*.csv"
+
+
 def _no_parquet(folder: Path) -> Path:
     return write(folder / "rows.parquet", views(0, 5))
 
@@ -85,7 +97,7 @@ def _cut_parquet(folder: Path) -> Path:
 
 def _json_keys(folder: Path) -> Path:
     line = '{"item_id": "i", "event_type": "view", "event_timestamp": "2024-01-01"'
-    return write(folder / "keys.jsonl", line + "}\n" + line + ', "colour": 1}\n')
+    return write(folder / "keys.jsonl", line + "}\n" + line + ', "userID": 1}\n')
 
 
 @pytest.mark.parametrize(
@@ -103,9 +115,11 @@ def _json_keys(folder: Path) -> Path:
         (_utf16, "utf16.csv is not UTF-8"),
         (_truncated, "cut.csv.gz is a gzip file that is truncated"),
         (_truncated_late, "cut.csv.gz is a gzip file that is truncated"),
+        (_truncated_zstd, "cut.csv.zst is a zstd file that is truncated"),
+        (_empty_pattern, r"the pattern '.*exports-\*.csv' names no file; .* in quotes"),
         (_no_parquet, "rows.parquet is not Parquet"),
         (_cut_parquet, "cut.parquet is damaged or not Parquet"),
-        (_json_keys, r"\['colour'\]"),
+        (_json_keys, "column 'userID'.*'user_id'"),
     ],
 )
 def test_a_bad_file_is_named_and_nothing_enters(tmp_path: Path, make: Make, says: str) -> None:
@@ -141,3 +155,37 @@ def test_line_numbers_over_broken_lines_and_quoted_line_ends(tmp_path: Path) -> 
     assert [chunk.lines.tolist() for chunk in chunks] == [[2, 4], [6]]
     assert [[item.line for item in chunk.broken] for chunk in chunks] == [[3], [5]]
     assert chunks[0].cells["b"].to_pylist() == ["x\ny", "z"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".ndjson"])
+@pytest.mark.parametrize("codec", ["", ".gz", ".zst"])
+def test_every_format_packed_in_every_way(tmp_path: Path, suffix: str, codec: str) -> None:
+    text = views(0, 30)
+    if suffix != ".csv":
+        names = text.splitlines()[0].split(",")
+        text = "".join(
+            json.dumps(dict(zip(names, line.split(","), strict=True))) + "\n"
+            for line in text.splitlines()[1:]
+        )
+    path = tmp_path / "in" / f"a{suffix}{codec}"
+    if codec == ".zst":  # two frames, as tools that append write them
+        path.parent.mkdir()
+        half = len(text) // 2
+        parts = (text[:half].encode(), text[half:].encode())
+        path.write_bytes(b"".join(pa.compress(part, codec="zstd", asbytes=True) for part in parts))
+    else:
+        write(path, text)
+    report, _ = bring(tmp_path, [tmp_path / "in"], chunk_rows=7)
+    assert (report.files, report.accepted) == (1, 30)
+
+
+def test_patterns_name_files(tmp_path: Path) -> None:
+    for name in ("a-1.csv", "a-2.csv", "b-1.csv", ".a-3.csv", "deep/a-4.csv", "a-5.csv.tmp"):
+        number = int(name.split("-")[1][0])
+        write(tmp_path / "in" / name, views(number * 10, number * 10 + 10))
+    report, _ = bring(tmp_path / "one", [tmp_path / "in" / "a-*.csv"])
+    assert [path.name for path in report.consumed] == ["a-1.csv", "a-2.csv"]
+    report, _ = bring(tmp_path / "all", [tmp_path / "in" / "**" / "a-*", tmp_path / "in"])
+    assert sorted(path.name for path in report.consumed) == [
+        *("a-1.csv", "a-2.csv", "a-4.csv", "b-1.csv")
+    ]

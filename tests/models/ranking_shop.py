@@ -110,6 +110,7 @@ def state_before(events: list[dict], time_us: int) -> UserState:
         day_numbers=[day for day, _ in days],
         day_types=[kind for _, kind in days],
         day_counts=[counts[key] for key in days],
+        first_times=[past[0]["time"]],
     )
 
 
@@ -142,6 +143,10 @@ def states_table(states: list[UserState], query_ids: list[int] | None = None) ->
         "day_numbers": pa.list_(pa.int64()),
         "day_types": pa.list_(pa.int64()),
         "day_counts": pa.list_(pa.int64()),
+        "event_quantities": pa.list_(pa.int64()),
+        "event_ratings": pa.list_(pa.float32()),
+        "day_amounts": pa.list_(pa.int64()),
+        "first_times": pa.list_(pa.int64()),
     }
     table = pa.table({
         name: pa.array([getattr(state, name) for state in states], kind)

@@ -11,7 +11,8 @@ from models.ranking.candidates import HISTORY, Proposals, ScoredBlock, propose, 
 from models.ranking.config import RecipeConfig
 from models.ranking.frame import build_frame, feature_names, ranks, z_scores
 from models.ranking.inputs import ItemFeatures, QueryInputs
-from models.ranking.pair_features import PAIR_FEATURES, ItemGroups, OwnItems
+from models.ranking.item_groups import ItemGroups
+from models.ranking.pair_features import PAIR_FEATURES, OwnItems
 from models.ranking.user_features import USER_FEATURES
 
 WEIGHTS = RecipeConfig().weights()

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from contracts.errors import SettingsError
-from models.registry import RETRIEVERS, make_retriever
+from models.registry import DEFAULT_RETRIEVERS, RETRIEVERS, make_retriever
 
 
 def test_every_name_is_its_class_and_has_options() -> None:
@@ -16,16 +16,22 @@ def test_every_name_is_its_class_and_has_options() -> None:
 
 
 def test_unknown_name_lists_the_known() -> None:
-    with pytest.raises(SettingsError, match=r"unknown retriever 'als'; known: \['ease'"):
+    with pytest.raises(SettingsError, match=r"unknown retriever 'als'; known: \['attributes'"):
         make_retriever("als", {})
     assert "als" not in RETRIEVERS
+
+
+def test_the_default_ones_exist_and_hold_no_rows_of_people() -> None:
+    assert set(DEFAULT_RETRIEVERS) < set(RETRIEVERS)
+    assert not any(RETRIEVERS[name].holds_rows_of_people for name in DEFAULT_RETRIEVERS)
 
 
 def test_torch_is_imported_by_torch_models_alone() -> None:
     code = (
         "import sys; from models.registry import make_retriever, RETRIEVERS; sorted(RETRIEVERS); "
-        "[make_retriever(name, {}) for name in RETRIEVERS if name != 'sasrec']; "
-        "assert 'torch' not in sys.modules; make_retriever('sasrec', {}); "
+        "deep = {'ials', 'item2vec', 'sasrec', 'gru4rec', 'nextitnet'}; "
+        "[make_retriever(name, {}) for name in RETRIEVERS if name not in deep]; "
+        "assert 'torch' not in sys.modules; [make_retriever(name, {}) for name in deep]; "
         "assert 'torch' in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

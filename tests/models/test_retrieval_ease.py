@@ -1,13 +1,19 @@
 """EASE."""
 
 import numpy as np
-import pytest
 from scipy import sparse
 
-from contracts.errors import SettingsError
 from models.registry import make_retriever
 from models.retrieval.ease import _solve
-from tests.models.conformance import WEIGHTS, RetrieverConformance, checkerboard, history
+from models.retrieval.ease_sparse import solve_restricted
+from models.retrieval.matrices import user_items
+from tests.models.conformance import (
+    WEIGHTS,
+    RetrieverConformance,
+    checkerboard,
+    history,
+    some_histories,
+)
 
 
 class TestEASE(RetrieverConformance):
@@ -32,7 +38,38 @@ class TestEASE(RetrieverConformance):
         found = _solve(sparse.csr_array(matrix), 20.0)
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
-    def test_too_many_items_names_the_way_out(self) -> None:
-        model = make_retriever("ease", {"max_items": 5})
-        with pytest.raises(SettingsError, match=r"max_items = 5: 18 items.*item_knn"):
-            model.fit(checkerboard(), event_weights=WEIGHTS, seed=0)
+    def test_above_max_items_it_is_solved_over_neighbours(self) -> None:
+        data = checkerboard()
+        sparsely = make_retriever("ease", {"reg": 10.0, "max_items": 5})
+        sparsely.fit(data, event_weights=WEIGHTS, seed=0)
+        histories = some_histories()
+        # Even and odd items never meet, so that the nearest are all that EASE could use.
+        np.testing.assert_allclose(
+            sparsely.score_all(histories), self.fitted(data).score_all(histories), atol=1e-4
+        )
+
+
+class TestSparseEASE(RetrieverConformance):
+    retriever = "ease"
+    options = {"reg": 10.0, "max_items": 5, "n_neighbours": 6}
+
+    def test_a_column_has_no_more_than_its_neighbours(self) -> None:
+        weights = solve_restricted(user_items(checkerboard(), WEIGHTS), 10.0, 3)
+        assert np.bincount(weights.indices).max() == 3
+        assert not weights.diagonal().any()
+
+
+def test_few_neighbours_solve_the_smaller_system() -> None:
+    matrix = sparse.random_array((300, 40), density=0.1, rng=1, format="csr", dtype=np.float32)
+    matrix.data[:] = 1
+    whole = (matrix.T @ matrix).toarray()
+    cosine = whole / np.sqrt(np.outer(whole.diagonal(), whole.diagonal()))
+    np.fill_diagonal(cosine, 0)
+    found = solve_restricted(sparse.csr_array(matrix), 5.0, 7).toarray()
+    for item in range(40):
+        near = np.flatnonzero(found[:, item])
+        assert len(near) == 7
+        assert cosine[near, item].min() >= np.sort(cosine[:, item])[-7] - 1e-6
+        system = whole[np.ix_(near, near)] + 5 * np.eye(7)
+        expected = np.linalg.solve(system, whole[near, item])
+        np.testing.assert_allclose(found[near, item], expected, rtol=1e-3, atol=1e-5)

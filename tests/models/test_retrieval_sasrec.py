@@ -10,7 +10,7 @@ from models.base import PAD
 from models.registry import make_retriever
 from models.retrieval.sasrec import SASRec, SASRecConfig
 from models.retrieval.sasrec_network import SASRecNetwork
-from models.retrieval.sasrec_windows import epoch_batches, useful, window_bounds
+from models.retrieval.sequence_windows import epoch_batches, useful, window_bounds
 from models.training import DivergedError
 from tests.models.conformance import (
     WEIGHTS,
@@ -153,3 +153,13 @@ def test_the_network_is_causal_and_blind_to_padding() -> None:
     assert not torch.allclose(states[:, 3], later[:, 3])
     torch.testing.assert_close(states, padded[:, 2:])
     assert torch.isfinite(padded).all()
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_newest_place_alone_is_the_same(layers: int) -> None:
+    torch.manual_seed(0)
+    network = SASRecNetwork(9, 8, layers=layers, heads=2, length=6, dropout=0.5).eval()
+    for rows in ([[1, 2, 3, 4], [0, 0, 0, 5], [0, 0, 0, 0]], [[7], [0]]):
+        with torch.inference_mode():
+            every, last = network(torch.tensor(rows)), network.last(torch.tensor(rows))
+        torch.testing.assert_close(last, every[:, -1])

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from services.journal import Journal
 from services.problems import NoReleaseError
 from services.serving import Serving
 from services.shelf import Shelf
-from services.shoppers import Logins, MemoryStates, ShopperEvent, Shoppers
+from services.shoppers import Logins, MemoryStates, Shoppers
 from tests.services.conftest import Shop
 from tests.services.shop import NOW, cup, tea
 
@@ -240,20 +240,8 @@ class BrokenStore:
     def online_user(self, user_id: str) -> UserState:
         raise UnavailableError(user_id)
 
-    def push(self, user_id: str, state: UserState) -> bool:
-        raise UnavailableError(user_id)
-
-
-class OvertakenStore(MemoryStates):
-    """A store into which a materialize run puts a newer state just before the first push."""
-
-    overtaken = False
-
-    def push(self, user_id: str, state: UserState) -> bool:
-        if not self.overtaken:
-            self.overtaken = True
-            return False
-        return super().push(user_id, state)
+    def add_events(self, events: Mapping[str, Sequence[StateEvent]]) -> None:
+        raise UnavailableError(str(events))
 
 
 class TestStores:
@@ -277,16 +265,10 @@ class TestStores:
         serving.close()
         assert len(journaled(tmp_path, "events")) == 1
 
-    def test_a_push_that_was_overtaken_is_made_again(self) -> None:
-        store = OvertakenStore()
-        shoppers = Shoppers(store, Logins(None), None)
-        shoppers.add([ShopperEvent("ann", None, StateEvent(cup(1), 0, 5))])
-        assert store.online_user("ann").event_items == [cup(1)]
-
     def test_memory_forgets_the_oldest(self) -> None:
         store = MemoryStates(capacity=2)
         for name in ("a", "b", "c"):
-            store.push(name, UserState([name], [0], [1], [1.0], [0], [0], [1]))
+            store.add_events({name: [StateEvent(name, 0, 1)]})
         assert store.online_user("a") == EMPTY_STATE
         assert store.online_user("c").event_items == ["c"]
 

@@ -1,4 +1,4 @@
-"""What SASRec is trained on: windows of events, and for each place an item of the next basket."""
+"""Windows of events, and for each place an item of the next basket: what sequence models learn."""
 
 from dataclasses import dataclass
 

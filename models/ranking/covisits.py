@@ -1,0 +1,93 @@
+"""Which items go together: a small table of what the same shoppers took, for the second stage."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from models.artifacts import load_csr, save_csr
+from models.base import PAD, FloatArray, Histories, IntArray, TrainingData
+from models.ranking.item_groups import gather
+from models.ranking.keys import PairSet
+from models.retrieval.matrices import event_decay, pruned_product, strongest, useful_events
+
+N_NEIGHBOURS: Final = 50
+LAST_ITEMS: Final = 5
+SHRINK: Final = 5.0
+HALF_LIFE_DAYS: Final = 90.0
+ITEMS_PER_SHOPPER: Final = 100
+"""Newest events of a shopper that are counted: bounds what one who took everything costs."""
+_TABLE: Final = "covisits"
+
+
+@dataclass(frozen=True)
+class CoVisits:
+    """s_ij = x_i . x_j / (|x_i| |x_j| + shrink), the largest 50 of each item, (I, I) CSR, s_ii 0.
+
+    x_i holds each shopper's strongest recent event on item i, decayed. Other than item-kNN, whose
+    score sums up a whole history, this is asked about the last items alone.
+    """
+
+    table: sparse.csr_array
+
+    @classmethod
+    def fit(cls, data: TrainingData, event_weights: FloatArray) -> "CoVisits":
+        """Learn from the events that the retrievers learn from."""
+        rows = useful_events(data, event_weights)
+        users = data.users[rows]
+        # Sorted by (user, time): places from the end of each shopper's events.
+        ends = np.searchsorted(users, users, side="right")
+        rows = rows[ends - np.arange(len(users)) <= ITEMS_PER_SHOPPER]
+        top = float(event_weights.max(initial=0)) or 1.0
+        strength = event_weights[data.event_types[rows]].astype(np.float64) / top
+        strength *= event_decay(data, HALF_LIFE_DAYS)[rows]
+        shape = (data.n_users, data.n_items)
+        matrix = strongest(data.users[rows], data.items[rows], strength, shape)
+        norms = np.sqrt(matrix.power(2).sum(axis=0)).astype(np.float32)
+
+        def cosine(product: sparse.coo_array) -> FloatArray:
+            scale = norms[product.row] * norms[product.col] + np.float32(SHRINK)
+            similar: FloatArray = product.data / scale
+            return similar
+
+        if not data.n_items:
+            return cls(sparse.csr_array((0, 0), dtype=np.float32))
+        return cls(pruned_product(matrix.T.tocsr(), matrix, cosine, N_NEIGHBOURS))
+
+    def features(self, items: IntArray, histories: Histories) -> tuple[FloatArray, FloatArray]:
+        """Return max and sum over each history's last distinct items, (B, C) each; 0 for none."""
+        last = _last_distinct(histories.items[:, -LAST_ITEMS:])
+        rows, places = np.nonzero(last != PAD)
+        sources = last[rows, places]
+        starts = self.table.indptr.astype(np.int64)
+        lengths = np.diff(starts)[sources]
+        owner = np.repeat(rows, lengths)
+        first = np.repeat(starts[sources] - (np.cumsum(lengths) - lengths), lengths)
+        entries = first + np.arange(len(owner))
+        values = self.table.data[entries]
+        pairs = PairSet.of(owner, self.table.indices[entries], max(self.table.shape[1], 1))
+        size = len(pairs.keys)
+        best = np.zeros(size, np.float32)
+        np.maximum.at(best, pairs.inverse, values)
+        total = np.bincount(pairs.inverse, weights=values, minlength=size)
+        found = pairs.find(items)
+        return gather(best, found, 0.0), gather(total, found, 0.0)
+
+    def save(self, folder: Path) -> None:
+        """Write the table below `folder`."""
+        save_csr(folder, _TABLE, self.table)
+
+    @classmethod
+    def load(cls, folder: Path) -> "CoVisits":
+        """Read what `save` wrote, mapped."""
+        return cls(load_csr(folder, _TABLE, mmap=True))
+
+
+def _last_distinct(last: IntArray) -> IntArray:
+    """Blank the (B, n) items that come again later in their row."""
+    later = np.triu(np.ones((last.shape[1],) * 2, bool), k=1)
+    again: NDArray[np.bool_] = (last[:, :, None] == last[:, None, :]) & later
+    return np.where(again.any(axis=2), np.int32(PAD), last)

@@ -1,0 +1,241 @@
+"""Sequence models: a network reads the history and foresees an item of the next basket.
+
+What SASRec, GRU4Rec and NextItNet have in common: windows, loss, training, scoring, files.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from contracts import atomic
+from contracts.errors import CorruptError
+from models.artifacts import load_arrays, save_arrays
+from models.base import PAD, FloatArray, Histories, TrainingData
+from models.device import DeviceName, choose_device
+from models.retrieval.dense import DenseRetriever
+from models.retrieval.sequence_loss import SampledSoftmax
+from models.retrieval.sequence_windows import epoch_batches, useful, window_bounds
+from models.retrieval.weighting import canonical
+from models.training import LoopOptions, Progress, TrainingReport, scoped, train
+
+_ENCODE_ROWS = 512
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """Options of every sequence model."""
+
+    embedding_size: int = 64
+    """Width D of item embeddings and layers."""
+    layers: int = 2
+    """Blocks of the network."""
+    max_length: int = 50
+    """Newest events of a history that are looked at, and the length of training windows."""
+    max_windows: int = 2
+    """Most recent windows of a shopper that are trained on."""
+    initial_std: float = 0.02
+    """Spread of the embeddings at the start; small ones learn fast and generalise better."""
+    dropout: float = 0.3
+    """Share of units dropped after the embedding and in every block, while training."""
+    epochs: int = 5
+    """Passes over the windows; each draws new targets, negatives and orders inside baskets."""
+    events_per_epoch: int = 200_000
+    """A pass draws windows, evenly, up to this many events: bounds the time whatever the shop."""
+    batch_size: int = 64
+    """Windows in a step."""
+    learning_rate: float = 5e-3
+    """Peak step size of AdamW."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of AdamW."""
+    n_negatives: int = 256
+    """Negatives shared by a batch; with no more known items than these, the softmax is full."""
+    negative_power: float = 0.5
+    """Negatives are drawn by frequency to this power (0: evenly); the loss corrects for it."""
+    target_weighting: Literal["event", "equal"] = "event"
+    """Whether a target counts by the weight of its event's type, or every target the same."""
+    device: DeviceName = "auto"
+    """Where to train; scoring is always on the CPU, so that what is measured is what is served."""
+    threads: int = 0
+    """Threads of torch while training; 0 leaves torch's own. Other counts, other last bits."""
+
+    def __post_init__(self) -> None:
+        sizes = ("embedding_size", "layers", "max_length", "max_windows", "batch_size")
+        for name in (*sizes, "epochs", "events_per_epoch", "n_negatives"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if not 0 <= self.dropout < 1 or self.learning_rate <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                "dropout must be in [0, 1), learning_rate above 0, weight_decay 0 or more"
+            )
+        if not 0 <= self.negative_power <= 1 or self.threads < 0:
+            raise ValueError("negative_power must be in [0, 1] and threads 0 or more")
+        if self.initial_std <= 0:
+            raise ValueError(f"initial_std = {self.initial_std}: must be above 0")
+
+
+class SequenceNetwork(nn.Module):
+    """Encodes windows of item rows; row 0 of the embedding is the padding, item n is row n + 1.
+
+    A window may be trimmed on its left, where only padding is, without effect. Inputs are scaled by
+    sqrt(D) (Vaswani et al. 2017), outputs are not, so that small embeddings give small logits but
+    no small inputs.
+    """
+
+    input_scale: Tensor
+
+    def __init__(self, n_items: int, embedding_size: int, initial_std: float) -> None:
+        super().__init__()
+        self.items = nn.Embedding(n_items + 1, embedding_size, padding_idx=0)
+        nn.init.normal_(self.items.weight, std=initial_std)
+        with torch.no_grad():
+            self.items.weight[0].zero_()
+        # A buffer, so that it is saved: weights of another scale cannot be loaded by mistake.
+        self.register_buffer("input_scale", torch.tensor(float(embedding_size) ** 0.5))
+
+    @abstractmethod
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, L) int64 rows of the embedding, 0 for padding on the left -> (B, L, D) states."""
+
+    def last(self, rows: Tensor) -> Tensor:
+        """Return the (B, D) states of the newest place; faster where a network can."""
+        states: Tensor = self(rows)[:, -1]
+        return states
+
+
+class SequenceRetriever(DenseRetriever):
+    """score_j = last state . embedding_j, over the items that occur in events.
+
+    Baskets: a place is trained on an item of the NEXT basket, never of its own, and the order
+    inside a basket is drawn anew each epoch and fixed (by item) when scoring. Items without events
+    are left out of histories and score the row's lowest. A subclass gives `name`, `config_class`
+    and `_network`.
+    """
+
+    config_class: ClassVar[type[SequenceConfig]]
+    config: SequenceConfig
+
+    report: TrainingReport | None = None
+    """What training did; None for a loaded model."""
+
+    def __init__(
+        self, config: SequenceConfig | None = None, progress: Progress | None = None
+    ) -> None:
+        super().__init__(config)
+        self.progress = progress
+
+    @abstractmethod
+    def _network(self, n_known: int) -> SequenceNetwork:
+        """Return a new network over `n_known` items."""
+
+    def _fit(self, data: TrainingData, seed: int) -> None:
+        config = self.config
+        events = useful(data, self.event_weights)
+        known = np.unique(events.items)
+        rng = np.random.default_rng(seed)
+        device = choose_device(config.device)
+        with scoped(seed, 0, _CPU):
+            network = self._network(len(known))
+        rows = np.searchsorted(known, events.items).astype(np.int32)
+        events = type(events)(**{**vars(events), "items": rows})
+        bounds = window_bounds(
+            events.users, max_length=config.max_length, max_windows=config.max_windows
+        )
+        loss = SampledSoftmax(
+            network,
+            np.bincount(rows),
+            n_negatives=config.n_negatives,
+            negative_power=config.negative_power,
+            weighted=config.target_weighting == "event",
+            device=device,
+            rng=rng,
+        )
+        self.report = train(
+            self.name,
+            network,
+            lambda epoch: epoch_batches(
+                events,
+                bounds,
+                batch_size=config.batch_size,
+                max_events=config.events_per_epoch,
+                rng=rng,
+            ),
+            loss,
+            LoopOptions(
+                epochs=config.epochs,
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
+                seed=seed,
+                threads=config.threads,
+            ),
+            device=device,
+            progress=self.progress,
+        )
+        self._known = known.astype(np.int32)
+        self._keep(network)
+
+    def _keep(self, network: SequenceNetwork) -> None:
+        """Hold the network for scoring: on the CPU, in float32, with the tables numpy needs."""
+        self._net = network.to(_CPU).float().eval()
+        self._embeddings: FloatArray = self._net.items.weight.detach().numpy()[1:]  # (K, D)
+        self._rows = np.zeros(self.n_items + 1, dtype=np.int64)  # the last one is PAD's
+        self._rows[self._known] = np.arange(1, len(self._known) + 1)
+
+    def encode(self, histories: Histories) -> FloatArray:
+        """Return the (B, D) state after each history; 0 where nothing in it is known."""
+        self._require_fitted("encode")
+        return self._encode(histories)
+
+    def _encode(self, histories: Histories) -> FloatArray:
+        items = np.where(histories.items < self.n_items, histories.items, np.int32(PAD))
+        known = np.where(self._rows[items] > 0, items, np.int32(PAD))
+        useful_only = Histories(known, histories.event_types, histories.ages_days)
+        ordered = canonical(useful_only, self.event_weights, self.n_items)
+        rows = self._rows[ordered.items[:, -self.config.max_length :]]  # (B, L)
+        states = np.zeros((len(rows), self.config.embedding_size), dtype=np.float32)
+        # Rows of like length go together, so that little padding is computed.
+        order = np.argsort((rows != 0).sum(axis=1), kind="stable")
+        filled = order[(rows[order] != 0).any(axis=1)]
+        with torch.inference_mode():
+            for start in range(0, len(filled), _ENCODE_ROWS):
+                chosen = filled[start : start + _ENCODE_ROWS]
+                part = rows[chosen]
+                part = part[:, (part != 0).any(axis=0).argmax() :]  # trim what is padding for all
+                states[chosen] = self._net.last(torch.from_numpy(part)).numpy()
+        return states
+
+    def _scores(self, histories: Histories) -> FloatArray:
+        states = self._encode(histories)
+        scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
+        if len(self._known):
+            found = states @ self._embeddings.T  # (B, D) x (D, K) -> (B, K)
+            if len(self._known) == self.n_items:
+                return found
+            scores[:] = found.min(axis=1, keepdims=True)
+            scores[:, self._known] = found
+        return scores
+
+    def _save(self, folder: Path) -> None:
+        atomic.write_bytes(self._weights_path(folder), save(self._net.state_dict()))
+        save_arrays(folder, self.name, known=self._known)
+
+    def _load(self, folder: Path) -> None:
+        self._known = load_arrays(folder, self.name, mmap=False)["known"]
+        with scoped(0, 0, _CPU):
+            network = self._network(len(self._known))
+        path = self._weights_path(folder)
+        try:
+            network.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise CorruptError(f"{path}: cannot be read ({error})") from error
+        self._keep(network)
+
+    def _weights_path(self, folder: Path) -> Path:
+        return folder / f"{self.name}.safetensors"
