@@ -12,6 +12,9 @@ from features.output import PART
 from features.sources import LakeFiles
 
 TRAINING_DAYS = 42
+MEMORY = "8GB"
+"""What both may use."""
+
 TICK = timedelta(microseconds=1)
 
 
@@ -69,7 +72,7 @@ def measure_build(
 
 
 def ours(
-    files: LakeFiles, case: Case, scratch: Path, memory_limit: str | None = None
+    files: LakeFiles, case: Case, scratch: Path, memory_limit: str = MEMORY
 ) -> Callable[[], int]:
     """The build of the product."""
     from features.items import build_item_features
@@ -97,7 +100,9 @@ def by_hand(files: LakeFiles, case: Case, scratch: Path) -> Callable[[], None]:
     else:
         days = (start_us // MICROS_PER_DAY, (end_us - 1) // MICROS_PER_DAY)
         query = item_features_sql(files, scratch / SENTIMENT_FOLDER / PART, *days, out)
-    connection = duckdb.connect(config={"temp_directory": str(scratch / ".spill-hand")})
+    connection = duckdb.connect(
+        config={"temp_directory": str(scratch / ".spill-hand"), "memory_limit": MEMORY}
+    )
     connection.execute("SET TimeZone='UTC'")
 
     def run() -> None:

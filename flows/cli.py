@@ -332,12 +332,16 @@ def main() -> None:
         code, message = error.exit_code, str(error)
     except KeyboardInterrupt:
         code, message = 130, "interrupted"
+    except SystemExit as end:  # how Typer returns
+        code = end.code if isinstance(end.code, int) else 0
     if message:
         sys.stderr.write(f"amalgam: {message}\n")
-    if code and "duckdb" in sys.modules:
-        # After an error DuckDB's binding prints a page of "leaked" objects as the interpreter is
-        # taken down; so what must run at exit is run here, and the process ended without that.
+    if "duckdb" in sys.modules:
+        # DuckDB's binding prints a page of "leaked" objects as the interpreter is taken down when
+        # a traceback or a cache outlives it; so what must run at exit is run here, and the process
+        # ended without that.
         sys.stdout.flush()
+        sys.stderr.flush()
         atexit._run_exitfuncs()
         os._exit(code)
     sys.exit(code)
