@@ -68,42 +68,47 @@ _RATES: Final = {
 
 
 def user_states_sql(files: LakeFiles, start_us: int, end_us: int, out: Path) -> str:
-    """States of [start, end): each shopper's moments, joined with the history up to each."""
-    last_only = end_us == start_us + 1
+    """States of [start, end): each shopper's history as one list, cut at each of its moments."""
     moments = f"""
         SELECT user_id, m FROM (
             SELECT user_id, m, lead(m) OVER (PARTITION BY user_id ORDER BY m) AS following
             FROM (SELECT DISTINCT user_id, effective AS m FROM history)
         ) WHERE following IS NULL OR following >= {start_us}"""
-    joined = "SELECT m, history.* FROM kept JOIN history USING (user_id) WHERE effective <= m"
-    if last_only:  # every event is part of the one state
+    if end_us == start_us + 1:
         moments = "SELECT user_id, max(effective) AS m FROM history GROUP BY user_id"
-        joined = "SELECT m, history.* FROM kept JOIN history USING (user_id)"
-    event = ", ".join(f"{name} := {name}" for name in ("t", "event_id", *_EVENTS[:2], *_EVENTS[3:]))
+    event = ", ".join(
+        f"{name} := {name}" for name in ("t", "event_id", "effective", *_EVENTS[:2], *_EVENTS[3:])
+    )
     day = ", ".join(f'"{name}" := "{name}"' for name in _DAYS)
-    lists = _unpacked("events", zip(_EVENTS, _LISTS, strict=True))
-    day_lists = _unpacked("days", zip(_DAYS, _DAY_LISTS, strict=True))
+    lists = _unpacked(f"events[-{STATE_EVENTS}:]", dict(zip(_EVENTS, _LISTS, strict=True)))
+    day_lists = _unpacked("days", dict(zip(_DAYS, _DAY_LISTS, strict=True)))
     return f"""COPY (
     WITH {_history(files, end_us)},
     kept AS ({moments}),
-    joined AS ({joined}),
+    whole AS (
+        SELECT user_id, list_sort(list(struct_pack({event}))) AS events
+        FROM history GROUP BY user_id
+    ),
     newest AS (
-        SELECT user_id, m, min(t) AS first_us, max(t) // {MICROS_PER_DAY} AS last_day,
-            list_sort(list(struct_pack({event})))[-{STATE_EVENTS}:] AS events
-        FROM joined GROUP BY user_id, m
+        SELECT user_id, m, list_filter(events, lambda x: x.effective <= m) AS events
+        FROM kept JOIN whole USING (user_id)
+    ),
+    per_day AS (
+        SELECT user_id, effective, t // {MICROS_PER_DAY} AS day, code, count(*) AS count,
+            sum(money) AS money
+        FROM history GROUP BY ALL
     ),
     sums AS (
-        SELECT user_id, m, t // {MICROS_PER_DAY} AS day, code, count(*) AS count,
-            sum(money)::BIGINT AS amount
-        FROM joined GROUP BY ALL
+        SELECT user_id, m, day, code, sum(count)::BIGINT AS count, sum(money)::BIGINT AS amount,
+            max(max(day)) OVER (PARTITION BY user_id, m) AS last_day
+        FROM kept JOIN per_day USING (user_id) WHERE effective <= m GROUP BY user_id, m, day, code
     ),
     by_day AS (
         SELECT user_id, m, list_sort(list(struct_pack({day}))) AS days
-        FROM sums JOIN newest USING (user_id, m) WHERE day > last_day - {STATE_DAYS}
-        GROUP BY user_id, m
+        FROM sums WHERE day > last_day - {STATE_DAYS} GROUP BY user_id, m
     )
     SELECT user_id, make_timestamptz(m) AS event_timestamp, {lists}, {day_lists},
-        [first_us] AS first_times, make_timestamptz(m) AS created_timestamp
+        [events[1].t] AS first_times, make_timestamptz(m) AS created_timestamp
     FROM newest JOIN by_day USING (user_id, m) ORDER BY user_id, m
     ) TO '{out}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 4096)"""
 
@@ -159,10 +164,10 @@ def _history(files: LakeFiles, end_us: int) -> str:
     )"""
 
 
-def _unpacked(column: str, names: object) -> str:
+def _unpacked(column: str, names: dict[str, str]) -> str:
     return ", ".join(
         f'list_transform({column}, lambda x: x."{field}") AS {name}'
-        for field, name in names  # type: ignore[attr-defined]
+        for field, name in names.items()
     )
 
 

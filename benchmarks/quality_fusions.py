@@ -1,5 +1,6 @@
 """The fusions that the sequence benchmark compares; all are fitted on the ranker's rows alone."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from models.ranking.config import RecipeConfig
 from models.ranking.lambdamart import LambdaMART
 from models.ranking.training_rows import RankRows
 
+_log = logging.getLogger(__name__)
 Scorer = Callable[[FloatArray], FloatArray]
 """(N, F) rows of the frame -> (N,) scores."""
 CASCADE_KEEPS = 60
@@ -64,13 +66,16 @@ def fit_fusions(
         num_threads=int(os.environ.get("OMP_NUM_THREADS", "0")) or (os.cpu_count() or 1),
     )
     trees = LambdaMART.fit(train, validation, config)
+    _log.info("lambdamart: %d trees", trees.n_trees)
     z = [train.names.index(f"{name}__z") for name in sources]
     n_queries = len(np.unique(train.queries))
     even = np.full(n_queries, 1.0 / n_queries)
     dense = replace(train, queries=np.unique(train.queries, return_inverse=True)[1])
     blend = fit_blend(dense, sources, np.ones(n_queries), even, 10)
     simplex = np.array([blend.weights[name] for name in sources])
+    _log.info("blend, simplex weights: %s", _shown(sources, simplex))
     softmax = softmax_weights(train.values[:, z], train.labels, dense.queries)
+    _log.info("blend, softmax weights: %s", _shown(sources, softmax))
     stacked = stacking_weights(train, sources)
     linear = _linear(z, simplex)
     shortlist = Fusion("cascade", linear, keeps=CASCADE_KEEPS)
@@ -88,6 +93,10 @@ def importance(fusions: Mapping[str, Fusion]) -> dict[str, float]:
     """Return the share of gain by feature of the LambdaMART, largest first."""
     trees = getattr(fusions["lambdamart"].score_rows, "__self__", None)
     return trees.importance() if isinstance(trees, LambdaMART) else {}
+
+
+def _shown(sources: tuple[str, ...], weights: NDArray[np.float64]) -> str:
+    return ", ".join(f"{name} {weight:.2f}" for name, weight in zip(sources, weights, strict=True))
 
 
 def _linear(columns: list[int], weights: NDArray[np.float64]) -> Scorer:

@@ -70,6 +70,7 @@ def build_user_states(
     start: datetime,
     end: datetime,
     out: Path,
+    shoppers: pa.ChunkedArray | None = None,
     chunk_events: int = CHUNK_EVENTS,
     memory_limit: str | None = None,
 ) -> int:
@@ -80,7 +81,8 @@ def build_user_states(
     state after all events of that moment, and one row per shopper with an earlier history, at its
     last moment before `start`. Who a session's events belong to, and from when:
     features/shoppers.py. Sorted by (user_id, event_timestamp). `created_timestamp` equals
-    `event_timestamp`, so that the same events make the same bytes.
+    `event_timestamp`, so that the same events make the same bytes. With `shoppers`, theirs alone:
+    a training asks for few of a large shop's.
 
     Raises:
         BadInputError: `start` is not before `end`, or one of them has no time zone.
@@ -90,10 +92,13 @@ def build_user_states(
         raise BadInputError(f"user states: start {start} is not before end {end}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with connect(out.parent / ".spill", memory_limit=memory_limit) as connection:
+        history = shopper_history(connection, files, end_us)
+        if shoppers is not None:
+            wanted = ibis.memtable(pa.table({c.USER_ID: shoppers.cast(pa.string()).unique()}))
+            history = history.semi_join(wanted, c.USER_ID)
         if end_us == start_us + 1 and not _happened_at(connection, files, start_us):
-            history = shopper_history(connection, files, end_us)
             return write_states(last_states(connection, history, chunk_events), out)
-        history = _ordered(shopper_history(connection, files, end_us))
+        history = _ordered(history)
         history = connection.create_table("history", history, temp=True)
         moments = connection.create_table("moments", _moments(history), temp=True)
         kept = connection.create_table("kept", _kept(moments, start_us), temp=True)

@@ -53,7 +53,12 @@ def join_features(settings: Settings, history: History, now: datetime) -> "Train
     first, last = midnight(roles.fit_end), midnight(now)
     memory = settings.building.memory_limit or None
     build_user_states(
-        files, start=roles.fit_end, end=now, out=root / "user_states", memory_limit=memory
+        files,
+        start=roles.fit_end,
+        end=now,
+        out=root / "user_states",
+        shoppers=queries[c.USER_ID],
+        memory_limit=memory,
     )
     build_item_features(
         files,

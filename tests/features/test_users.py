@@ -5,6 +5,7 @@ import random
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -92,6 +93,22 @@ def test_last_states_are_the_last_rows(tmp_path, seed):
         tick = timedelta(microseconds=1)
         assert build_user_states(files, start=end - tick, end=end, out=out) == rows
         assert (out / "part-0.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("start", [at(20), at(60) - timedelta(microseconds=1)])
+def test_states_of_some_shoppers_are_theirs_of_all(tmp_path, start):
+    files = lake(tmp_path, random_clicks(5, n=300), alias=ALIAS)
+    build_user_states(files, start=start, end=at(60), out=tmp_path / "all")
+    names = pa.chunked_array([["u0", "s3", "u0", "nobody"]])
+    build_user_states(files, start=start, end=at(60), out=tmp_path / "some", shoppers=names)
+
+    wanted = {
+        key: value
+        for key, value in read_states(tmp_path / "all").items()
+        if key[0] in {"u0", "s3", "nobody"}
+    }
+    assert {name for name, _ in wanted} == {"u0", "s3"}
+    assert_equal(read_states(tmp_path / "some"), wanted)
 
 
 def test_a_moment_in_a_range_of_one_microsecond_is_not_lost(tmp_path):
