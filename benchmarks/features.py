@@ -47,6 +47,7 @@ def main() -> None:
                         help="events of each shopper online")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="best of so many")
     parser.add_argument("--memory-limit", default="1GB", help="of the build that must spill")
+    parser.add_argument("--only", default="", help="of the build: cases whose name holds this")
     parser.add_argument("--home", type=Path, help="keep the shop here, and use it when it is there")
     parser.add_argument("--out", type=Path, help="also write the lines to this file")
     options = parser.parse_args()
@@ -75,7 +76,11 @@ def measure(options: Any) -> Iterator[dict[str, Any]]:
             shop = shop_in(options.home or scratch / "home", options.events)
         if "build" in wanted:
             yield from measure_build(
-                shop, scratch / "build", rounds=options.rounds, memory_limit=options.memory_limit
+                shop,
+                scratch / "build",
+                rounds=options.rounds,
+                memory_limit=options.memory_limit,
+                only=options.only,
             )
         if "join" in wanted:
             yield from measure_join(

@@ -21,7 +21,7 @@ def prove() -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="amalgam-prove-features-") as home:
         shared = {"rounds": 1, "memory_limit": "1GB", "queries": 1_000_000, "home": Path(home)}
-        shared |= {"shoppers": 100_000, "lengths": [50, 200]}
+        shared |= {"shoppers": 100_000, "lengths": [50, 200], "only": ""}
         lines = [
             *measure(argparse.Namespace(sections=["build"], events=10_000_000, **shared)),
             *measure(argparse.Namespace(sections=["join", "online"], events=1_000_000, **shared)),

@@ -21,7 +21,7 @@ from contracts.events import EVENT_TYPES, EVENT_WEIGHTS
 from models.artifacts import write_manifest
 from models.base import TrainingData
 from models.data import catalogue_from_arrow, save_catalogue, training_data
-from models.registry import RETRIEVERS, make_retriever
+from models.registry import DEFAULT_RETRIEVERS, RETRIEVERS, make_retriever
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--interactions", type=Path, required=True, help="Parquet file or folder")
     parser.add_argument("--items", type=Path, help="Parquet of item descriptions; optional")
     parser.add_argument("--out", type=Path, required=True, help="one folder a model is made here")
-    parser.add_argument("--models", default=",".join(RETRIEVERS), help="names, comma-separated")
+    parser.add_argument(
+        "--models", default=",".join(DEFAULT_RETRIEVERS), help="names, comma-separated"
+    )
     parser.add_argument("--config", type=Path, help="TOML with a table [retrievers.NAME] a model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--before-us", type=int, help="epoch microseconds; later events are unseen")

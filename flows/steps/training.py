@@ -99,10 +99,10 @@ def _item_days(history: History, start: datetime, end: datetime) -> "pa.Table":
 def prepare_models(settings: Settings, inputs: "TrainingInputs") -> "Learnt":
     """Fit the base models before the rank window, and learn on it to fuse them."""
     from models.recipe import learn_to_fuse, prepare
-    from models.registry import RETRIEVERS
+    from models.registry import DEFAULT_RETRIEVERS
 
     prepared = prepare(inputs, recipe(settings))
-    options = settings.retrievers or {name: {} for name in RETRIEVERS}
+    options = settings.retrievers or {name: {} for name in DEFAULT_RETRIEVERS}
     return prepared, learn_to_fuse(prepared, options, tell)
 
 
