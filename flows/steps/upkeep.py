@@ -26,7 +26,7 @@ TEMPORARY = (
     ("registry", ".building-*"),
     ("registry", ".new-*"),
     ("landing/.staging", "run-*"),
-    ("features", "**/.spill"),
+    ("features", "**/.spill*"),
     *((folder, "**/.*.tmp") for folder in ("features", "journal", "landing", "registry")),
     *((folder, "**/.*.tmp") for folder in ("reports", "lake")),
 )
