@@ -36,9 +36,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def sync_file(path: Path) -> None:
+    """Make what another library wrote to `path` durable."""
+    _sync(path)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and new names in `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.atomic import sync_folder
+from contracts.atomic import sync_file, sync_folder
 
 PART = "part-0.parquet"
 """The one file of a feature folder: replacing it is one rename, so no reader meets half an
@@ -33,18 +33,10 @@ def replace_parquet(
             for table in tables:
                 writer.write_table(table.select(schema.names).cast(schema), row_group_rows)
                 rows += table.num_rows
-        _sync(name)
+        sync_file(Path(name))
         os.replace(name, out / PART)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
     sync_folder(out)
     return rows
-
-
-def _sync(name: str) -> None:
-    handle = os.open(name, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

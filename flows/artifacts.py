@@ -4,6 +4,8 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
+from flows.steps.outcome import rows_sum
+
 
 def ingested(outcome: dict[str, Any]) -> None:
     """Leave the summary of an ingest.
@@ -16,8 +18,7 @@ def ingested(outcome: dict[str, Any]) -> None:
     )
     create_markdown_artifact(
         f"# {outcome['rows_in']:,} rows in\n\n"
-        f"= {outcome['accepted']:,} accepted + {outcome['quarantined']:,} quarantined "
-        f"+ {outcome['duplicates']:,} exact duplicates, from {outcome['files']} files\n\n"
+        f"{rows_sum(outcome)}, from {outcome['files']} files\n\n"
         f"| rule that was broken | rows |\n| --- | ---: |\n{rules}\n\n"
         f"{_batches(outcome)}"
         f"Page: {outcome.get('page', '-')}\n",

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.steps.outcome import rows_sum
+
 if TYPE_CHECKING:
     from flows.demo import Story
     from flows.up import Part
@@ -83,20 +85,12 @@ def show_story(story: "Story", console: Console | None = None) -> None:
 
 def story_rows(story: "Story") -> list[tuple[str, str]]:
     """Return the closing table: a name and a sentence with figures for each thing that happened."""
-    rows_in, accepted, quarantined, duplicates = (
-        sum(report[name] for report in story.ingests)
-        for name in ("rows_in", "accepted", "quarantined", "duplicates")
-    )
     rules: dict[str, int] = {}
     for report in story.ingests:
         for rule, count in report["rules"].items():
             rules[rule] = rules.get(rule, 0) + count
     found = [
-        (
-            "Ingested",
-            f"{rows_in:,} rows in = {accepted:,} accepted + {quarantined:,} quarantined "
-            f"+ {duplicates:,} exact duplicates",
-        ),
+        ("Ingested", rows_sum(*story.ingests)),
         ("Rows by broken rule", "\n".join(f"{n:,}  {rule}" for rule, n in by_count(rules)) or "-"),
     ]
     for training in story.trainings:
@@ -182,9 +176,7 @@ def show_ingest(outcome: dict[str, Any]) -> None:
     """Print what an ingest did, as the sum that must hold."""
     console = Console()
     console.print(
-        f"{outcome['files']} files ({outcome['files_known']} known already): "
-        f"{outcome['rows_in']:,} rows in = {outcome['accepted']:,} accepted + "
-        f"{outcome['quarantined']:,} quarantined + {outcome['duplicates']:,} exact duplicates"
+        f"{outcome['files']} files ({outcome['files_known']} known already): {rows_sum(outcome)}"
     )
     for rule, count in by_count(outcome["rules"]):
         console.print(f"  {count:,}  {rule}")

@@ -94,13 +94,17 @@ class Appender:
         result = judged.result or None
         return Batch(spec, pieces, rows.take(judged.good[c.ROW_ID]), refused, result)
 
-    def append(self, batch: "Batch") -> dict[int, Counts]:
-        """Append a judged batch; return what became of its rows, by file number."""
+    def append(self, batch: "Batch", strays: pa.Array) -> dict[int, Counts]:
+        """Append a judged batch; return what became of its rows, by file number.
+
+        `strays` are keys that must be looked for in the whole table (lake/strays.py).
+        """
         spec = batch.spec
         result = self.lake.append(
             spec.name,
             batch.good.select([*spec.schema.names, *batch.taken.names]),
             taken=batch.taken,
+            strays=strays,
             transactions=[
                 mark for piece in batch.pieces for part in piece.parts for mark in part.marks
             ],

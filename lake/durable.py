@@ -3,12 +3,11 @@ the disk to the system, while intake deletes the landed file once its rows are c
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from contracts.atomic import sync_folder
+from contracts.atomic import sync_file, sync_folder
 
 LOG: Final = "_delta_log"
 
@@ -23,14 +22,6 @@ def sync_commit(table: Path, version: int) -> None:
     actions = (json.loads(line) for line in commit.read_text().split("\n") if line)
     added = [table / unquote(action["add"]["path"]) for action in actions if "add" in action]
     for path in [*added, commit]:
-        _sync(path)
+        sync_file(path)
     for folder in sorted({path.parent for path in [*added, commit]} | {table, table.parent}):
         sync_folder(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -42,6 +42,7 @@ from lake.quarantine import Sealer
 from lake.schema_change import check_readable
 from lake.staging import Piece, Stager, staging_folder
 from lake.store import Lake
+from lake.strays import stray_keys
 from lake.tombstones import Tombstones
 
 LOCK_SECONDS: Final = 600.0
@@ -288,9 +289,11 @@ class _Run:
             mine = self._let_in([piece for piece in pieces if piece.source.table == spec.name])
             if spec is INTERACTIONS:
                 self._append_derived(mine)
+            rows = [piece.rows for piece in mine]
+            strays = stray_keys(self.lake, spec, rows, self.stager.folder)
             for batch in self._judged(spec, mine):
                 self.progress(f"appending {spec.name}", done, total)
-                for number, counts in self.appender.append(batch).items():
+                for number, counts in self.appender.append(batch, strays).items():
                     tally = self.tallies[number]
                     tally.accepted += counts.accepted
                     tally.duplicates += counts.duplicates

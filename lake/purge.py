@@ -5,7 +5,6 @@ those files. Afterwards the log is one checkpoint: the files there are now, and 
 batches that were ever appended, without which they would be appended again.
 """
 
-import os
 import re
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Final
 
 from deltalake import DeltaTable
 
-from contracts.atomic import sync_folder
+from contracts.atomic import sync_file, sync_folder
 from lake.erased_versions import record_version
 from lake.store import Lake
 from lake.upkeep import torn_writes
@@ -42,7 +41,9 @@ def purge(lake: Lake, table: str, *, at: datetime, why: str) -> None:
     )
     newest = DeltaTable(str(path))
     newest.create_checkpoint()
-    _sync(path / "_delta_log" / f"{int(newest.version()):020d}.checkpoint.parquet")
+    checkpoint = path / "_delta_log" / f"{int(newest.version()):020d}.checkpoint.parquet"
+    sync_file(checkpoint)
+    sync_folder(checkpoint.parent)
     record_version(lake.root, table, int(newest.version()), at=at, why=why)
     _cut_log(path / "_delta_log", int(newest.version()))
     for torn in torn_writes(path):  # of killed writers; Delta itself never looks at them
@@ -56,9 +57,3 @@ def _cut_log(log: Path, version: int) -> None:
         if found and int(found[1]) < version:
             path.unlink()
     sync_folder(log)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    sync_folder(path.parent)

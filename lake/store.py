@@ -69,15 +69,17 @@ class Lake:
         *,
         transactions: Sequence[str] = (),
         taken: pa.Schema | None = None,
+        strays: pa.Array | None = None,
     ) -> AppendResult:
         """Append the rows whose key is new, in one commit, and note the `transactions` in that
         commit.
 
         Of rows with one key the first wins. Keys are looked for in the whole table; in
-        interactions, only in the months (of event time, UTC) that the batch touches. Absent columns
-        are null; `taken` names columns that the table does not have yet, or has of an earlier file
-        (`Lake.taken`). When all transactions were applied before, nothing is appended. Writers of
-        one table wait for each other.
+        interactions, only in the months (of event time, UTC) that the batch touches, but for the
+        keys in `strays` (lake/strays.py) in all. Absent columns are null; `taken` names columns
+        that the table does not have yet, or has of an earlier file (`Lake.taken`). When all
+        transactions were applied before, nothing is appended. Writers of one table wait for each
+        other.
 
         Raises:
             BadInputError: a required column is null somewhere, or a column is unknown.
@@ -91,7 +93,7 @@ class Lake:
             if transactions and not pending:
                 nothing = np.zeros(len(conformed), dtype=np.bool_)
                 return AppendResult(0, len(conformed), nothing)
-            kept = self._new_rows(spec, conformed, known)
+            kept = self._new_rows(spec, conformed, known, strays)
             fresh = conformed.filter(pa.array(kept)) if not kept.all() else conformed
             if len(fresh) or pending:
                 self._commit(spec, fresh, pending)
@@ -224,7 +226,9 @@ class Lake:
         )
 
     @staticmethod
-    def _new_rows(spec: TableSpec, rows: pa.Table, known: DeltaTable | None) -> np.ndarray:
+    def _new_rows(
+        spec: TableSpec, rows: pa.Table, known: DeltaTable | None, strays: pa.Array | None
+    ) -> np.ndarray:
         """Return which rows are the first of their key in the batch and have a key new to the
         table.
         """
@@ -232,7 +236,8 @@ class Lake:
             return np.zeros(0, dtype=np.bool_)
         batch = rows.select(list(spec.key)).append_column("n", pa.array(np.arange(len(rows))))
         months = None
-        if spec.name in PARTITIONED:
+        astray = strays is not None and pc.any(pc.is_in(rows[spec.key[0]], strays)).as_py()
+        if spec.name in PARTITIONED and not astray:
             found = pc.unique(_month(rows[spec.time])).to_pylist()
             months = f"{c.EVENT_MONTH} IN ({', '.join(repr(month) for month in sorted(found))})"
         files = _files(known, months)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,10 @@ def one_taker(lake: "Lake") -> Iterator[None]:
 def _validation_page(settings: Settings, results: list[dict[str, Any]], now: datetime) -> str:
     from expectations.pages import validation_page
 
-    page = settings.reports / "validation" / f"{now:%Y%m%dT%H%M%S}.html"
+    folder, name = settings.reports / "validation", f"{now:%Y%m%dT%H%M%S}"
+    # Runs of one second, and of a demo's clock that stands, keep a page each.
+    names = (name if n == 1 else f"{name}-{n}" for n in count(1))
+    page = next(path for n in names if not (path := folder / f"{n}.html").exists())
     write_text(page, validation_page(results, f"Validation at {now:%Y-%m-%d %H:%M} UTC"))
     write_json(page.with_suffix(".json"), results)
     return str(page)

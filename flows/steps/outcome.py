@@ -30,6 +30,21 @@ def midnight(at: datetime) -> datetime:
     return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
+def rows_sum(*ingests: dict[str, Any]) -> str:
+    """Return what became of the rows of ingests, as the sum that must hold.
+
+    People who were erased and batches that were blocked stand in it when there are some.
+    """
+    names = ("rows_in", "accepted", "quarantined", "duplicates", "erased", "held")
+    total = {name: sum(outcome[name] for outcome in ingests) for name in names}
+    text = (
+        f"{total['rows_in']:,} rows in = {total['accepted']:,} accepted + "
+        f"{total['quarantined']:,} quarantined + {total['duplicates']:,} exact duplicates"
+    )
+    text += f" + {total['erased']:,} of erased people" if total["erased"] else ""
+    return text + (f" + {total['held']:,} in blocked batches" if total["held"] else "")
+
+
 def tell(message: str) -> None:
     """Log where a long step is; under a flow run the line is in the Prefect UI too."""
     logging.getLogger(LOGGER).info(message)

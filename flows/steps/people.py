@@ -199,8 +199,9 @@ def _drain_journal(settings: Settings, now: datetime) -> None:
     held = list(settings.journal.glob(OPEN_SEGMENTS)) if settings.journal.is_dir() else []
     deadline = time.monotonic() + SEGMENT_SECONDS
     while True:
-        ingest_files(settings, None, now)
+        # Looked at before the ingest: a segment that is closed during it was perhaps not read.
         left = [path for path in held if path.exists()]
+        ingest_files(settings, None, now)
         if not left:
             return
         if time.monotonic() > deadline:

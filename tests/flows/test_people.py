@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -176,23 +177,45 @@ def _dies_at(step: str) -> Callable[[str], None]:
     return reached
 
 
+LATE = {
+    c.EVENT_ID: "event-late-given-0001",
+    c.USER_ID: person(ANN),
+    c.SESSION_ID: visit("visit-ann-late"),
+    c.ITEM_ID: "i2",
+    c.EVENT_TYPE: "view",
+    c.EVENT_TIMESTAMP: int(NOW.timestamp() * 1e6) - 1_000_000,
+}
+
+
 def test_a_segment_that_a_worker_still_writes_is_waited_for(home: Home) -> None:
-    line = {
-        c.EVENT_ID: "event-late-given-0001",
-        c.USER_ID: person(ANN),
-        c.SESSION_ID: visit("visit-ann-late"),
-        c.ITEM_ID: "i2",
-        c.EVENT_TYPE: "view",
-        c.EVENT_TIMESTAMP: int(NOW.timestamp() * 1e6) - 1_000_000,
-    }
     journal = Journal(home.settings.journal, "events", boot="alive", rows=100)
-    journal.append([line])
+    journal.append([LATE])
     closing = threading.Timer(1.0, journal.close)
     closing.start()
     began = time.monotonic()
     people.erase(home.settings, TOKEN, NOW)
     assert time.monotonic() - began > 0.9
     closing.join()
+    assert found_in(home.path, [person(ANN), "event-late-given-0001"]) == []
+
+
+def test_a_segment_that_closes_while_others_are_taken_in_is_not_missed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ingest listed the segments while it was open, so that ingest did not read it."""
+    journal = Journal(home.settings.journal, "events", boot="alive", rows=100)
+    journal.append([LATE])
+
+    def then_close(*arguments: Any, **options: Any) -> Any:
+        outcome = data.ingest_files(*arguments, **options)
+        taken.append(outcome)
+        if len(taken) == 2:  # the first of those that drain the journal
+            journal.close()
+        return outcome
+
+    taken: list[Any] = []
+    monkeypatch.setattr(people, "ingest_files", then_close)
+    people.erase(home.settings, TOKEN, NOW)
     assert found_in(home.path, [person(ANN), "event-late-given-0001"]) == []
 
 

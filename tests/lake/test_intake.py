@@ -86,6 +86,25 @@ def test_small_files_share_a_batch(tmp_path: Path) -> None:
     assert len(report.results) == 2 and lake.version("interactions") == 1
 
 
+@pytest.mark.parametrize("chunk_rows", [1000, 2])
+def test_an_event_id_is_taken_once_whatever_its_month(tmp_path: Path, chunk_rows: int) -> None:
+    """The feed gives an event again with a corrected time: the first one stays."""
+    head = "event_id,user_id,item_id,event_type,event_timestamp\n"
+    rows = [f"event-given-{n:04d},u1,i1,view,2024-0{1 + n % 3}-05T10:0{n}:00Z\n" for n in range(6)]
+    first = write(tmp_path / "a.csv", head + "".join(rows[:5]))
+    report, lake = bring(tmp_path, [first], chunk_rows=chunk_rows)
+    assert (report.accepted, report.duplicates) == (5, 0)
+    moved = [row.replace("2024-", "2023-") for row in rows]
+    report, _ = bring(
+        tmp_path,
+        [write(tmp_path / "b.csv", head + "".join(moved) + moved[5].replace("2023-", "2022-"))],
+        chunk_rows=chunk_rows,
+    )
+    assert (report.accepted, report.duplicates) == (1, 6)
+    taken = lake.read("interactions", columns=["event_id", "event_timestamp"]).to_pylist()
+    assert sorted(row["event_timestamp"].year for row in taken) == [2023, *[2024] * 5]
+
+
 def test_the_same_content_twice_in_one_run(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{name}.csv", views(0, 4)) for name in "ab"]
     report, lake = bring(tmp_path, paths)
