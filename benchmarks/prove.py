@@ -55,6 +55,13 @@ def prove_features() -> dict[str, Any]:
     return prove()
 
 
+def prove_gate() -> dict[str, Any]:
+    """Equal challengers pass the gate at the promised rate; bad ones are refused."""
+    from benchmarks.prove_gate import prove
+
+    return prove()
+
+
 def _demo(arguments: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "flows.cli"]
     seconds = []
@@ -81,6 +88,7 @@ PROOFS: dict[str, Callable[[], dict[str, Any]]] = {
     "point_in_time": prove_point_in_time,
     "kills": prove_kills,
     "features": prove_features,
+    "gate": prove_gate,
 }
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.quality sequences FILE`: how good the models are, on public data."""
+"""`python -m benchmarks.quality sequences|events`: how good the models are, on public data."""
 
 import argparse
 import logging
@@ -16,13 +16,15 @@ _COLUMNS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "recall@20", "ndcg@20"
 def main(arguments: list[str] | None = None) -> int:
     """Run a benchmark, print its table, and write its JSON; return 1 when it cannot be run."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
+    for name in ("amalgam", "benchmarks", "models"):  # the libraries below talk a lot
+        logging.getLogger(name).setLevel(logging.INFO)
     try:
-        report = _sequences(options)
+        report, page = options.run(options)
     except AmalgamError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    sys.stdout.write(table(report))
+    sys.stdout.write(page)
     if options.out is not None:
         atomic.write_json(options.out, report)
     return 0
@@ -37,13 +39,33 @@ def _parser() -> argparse.ArgumentParser:
     sequences.add_argument("file", type=Path, help="a line: user, then items in order")
     sequences.add_argument("--attributes", type=Path, help="JSON: item -> list of attribute ids")
     sequences.add_argument("--minutes", type=float, default=80.0, help="time for everything")
-    sequences.add_argument("--seed", type=int, default=7)
     sequences.add_argument("--models", help="names of base models, comma-separated; default: all")
-    sequences.add_argument("--out", type=Path, help="where the JSON goes")
+    sequences.set_defaults(run=_sequences)
+    events = commands.add_parser(
+        "events", help="global time split on a shop's events, through ingest, features and training"
+    )
+    events.add_argument("files", type=Path, nargs="*", help="exports of a shop, as ingest takes")
+    events.add_argument("--generated", type=int, default=0, metavar="EVENTS", help="make a shop")
+    events.add_argument("--config", type=Path, help="settings: declared sources, windows, models")
+    events.add_argument("--source", help="name of the files' declared source")
+    events.add_argument("--models", help="names of base models, comma-separated; default: settings")
+    events.set_defaults(run=_events)
+    for command in (sequences, events):
+        command.add_argument("--seed", type=int, default=7)
+        command.add_argument("--out", type=Path, help="where the JSON goes")
     return parser
 
 
-def _sequences(options: argparse.Namespace) -> dict[str, Any]:
+def _events(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from benchmarks.quality_events import Shop, evaluate_events, events_page
+
+    shop = Shop(tuple(options.files), options.generated, options.source)
+    names = options.models.split(",") if options.models else ()
+    report = evaluate_events(shop, options.config, seed=options.seed, retrievers=names)
+    return report, events_page(report)
+
+
+def _sequences(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from benchmarks.quality_models import BASE_MODELS, named
     from benchmarks.quality_run import evaluate
     from benchmarks.quality_sequences import read_sequences
@@ -51,7 +73,8 @@ def _sequences(options: argparse.Namespace) -> dict[str, Any]:
     sequences = read_sequences(options.file, options.attributes)
     bases = named(options.models.split(",")) if options.models else BASE_MODELS
     dataset = f"{options.file.parent.name}/{options.file.name}"
-    return evaluate(sequences, dataset, minutes=options.minutes, seed=options.seed, bases=bases)
+    report = evaluate(sequences, dataset, minutes=options.minutes, seed=options.seed, bases=bases)
+    return report, table(report)
 
 
 def table(report: Mapping[str, Any]) -> str:

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from benchmarks.quality_models import Fitted, item_features
 from benchmarks.quality_sequences import Sequences
 from models.base import PAD, FloatArray, Histories, IntArray
-from models.ranking.frame import ranks, z_scores
+from models.ranking.frame import Frame, agreement, base_names, ranks, z_scores
 from models.ranking.training_rows import RankRows
 from models.retrieval.topk import top_k
 
 _BLOCK = 256
-_RANK_OFFSET = 60.0  # of reciprocal rank fusion (Cormack et al. 2009)
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,9 @@ class Queries:
 
 @dataclass(frozen=True)
 class Block:
-    """B queries: (B, C) candidates, PAD on the right, ascending, and (B, C, F) features."""
+    """B queries: the frame of their candidates, and what is known of their targets."""
 
-    items: IntArray
-    values: FloatArray
-    names: tuple[str, ...]
+    frame: Frame
     labels: NDArray[np.int8]
     """(B, C) 1 for the target."""
     base_ranks: NDArray[np.int64]
@@ -52,10 +49,7 @@ class Frames:
         self._item_values, self._item_names = item_features(data)
         self.sources = tuple(each.base.name for each in fitted)
         self.names = (
-            *(f"{name}__score" for name in self.sources),
-            *(f"{name}__z" for name in self.sources),
-            *(f"{name}__rank" for name in self.sources),
-            *("n_sources", "reciprocal_ranks", "best_rank", "candidates"),
+            *base_names(self.sources),
             *("history_length", "history_popularity", "popularity_step"),
             *self._item_names,
         )
@@ -82,9 +76,7 @@ class Frames:
         scores[items == PAD] = -np.inf
         base_ranks = np.stack([target_rank(each, targets, exclude) for each in dense], axis=1)
         return Block(
-            items=items,
-            values=self._values(items, scores, sources, histories),
-            names=self.names,
+            frame=Frame(self._values(items, scores, sources, histories), items, self.names),
             labels=(items == targets[:, None]).astype(np.int8),
             base_ranks=base_ranks,
         )
@@ -94,8 +86,8 @@ class Frames:
     ) -> FloatArray:
         filled = items != PAD
         placed = ranks(scores)
-        count = filled.sum(axis=1)
-        proposing = [at for at, each in enumerate(self.fitted) if each.base.proposes]
+        asked = [at for at, each in enumerate(self.fitted) if each.base.proposes]
+        agreed = agreement(scores[..., asked], placed[..., asked], filled, sources)
         popularity = self._item_values[:, 0]
         seen = histories.items != PAD
         taken = np.where(seen, popularity[np.maximum(histories.items, 0)], 0)
@@ -104,16 +96,12 @@ class Frames:
         of_item = self._item_values[np.maximum(items, 0)]
         shape = items.shape
         single = (
-            sources,
-            (1.0 / (_RANK_OFFSET + placed[..., proposing])).sum(axis=-1),
-            placed[..., proposing].min(axis=-1),
-            np.broadcast_to(count[:, None], shape),
             np.broadcast_to(lengths[:, None], shape),
             np.broadcast_to(mean_taken[:, None], shape),
             of_item[..., 0] - mean_taken[:, None],
         )
         raw = np.where(filled[..., None], scores, np.float32(np.nan))
-        parts = (raw, z_scores(scores, filled), placed, np.stack(single, axis=-1), of_item)
+        parts = (raw, z_scores(scores, filled), placed, agreed, np.stack(single, axis=-1), of_item)
         values: FloatArray = np.concatenate(parts, axis=-1, dtype=np.float32)
         return values
 
@@ -166,14 +154,14 @@ def rank_rows(block: Block, first_query: int, negatives: int, rng: np.random.Gen
     All targets and at most `negatives` other candidates a query, drawn at random; a target that
     nobody proposed is not put in.
     """
-    hit: NDArray[np.bool_] = np.asarray((block.labels > 0).any(axis=1))
-    filled = (block.items != PAD) & hit[:, None]
+    items, labels = block.frame.items, block.labels
+    hit: NDArray[np.bool_] = np.asarray((labels > 0).any(axis=1))
+    filled = (items != PAD) & hit[:, None]
     luck = np.where(filled, rng.random(filled.shape), 3.0)
-    luck[filled & (block.labels > 0)] = -1.0
+    luck[filled & (labels > 0)] = -1.0
     if filled.shape[1] > negatives + 1:
         limit = np.partition(luck, negatives, axis=1)[:, negatives, None]
         filled &= luck <= limit
     rows, _ = np.nonzero(filled)
-    return RankRows(
-        block.values[filled], block.labels[filled], rows.astype(np.int64) + first_query, block.names
-    )
+    queries = rows.astype(np.int64) + first_query
+    return RankRows(block.frame.values[filled], labels[filled], queries, block.frame.names)

@@ -65,6 +65,7 @@ BASE_MODELS: Final = (
             "batch_size": 128,
             "learning_rate": 2e-3,
             "n_negatives": 1024,
+            "patience": 0,  # the epochs are chosen by the time that is left, and all users train
         },
         100,
         budget=0.6,

@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality_frame import Frames, Queries, rank_rows
-from benchmarks.quality_fusions import Fusion, fit_fusions, importance
+from benchmarks.quality_fusions import fit_all_kinds
 from benchmarks.quality_models import BASE_MODELS, BaseModel, Deadline, afforded, fit_all
 from benchmarks.quality_sequences import Sequences
 from contracts.errors import BadInputError
+from models.base import FloatArray
+from models.ranking.fusion import Fusion
+from models.ranking.lambdamart import LambdaMART
 from models.ranking.training_rows import RankRows
 from models.retrieval.topk import top_k
 
@@ -82,7 +85,7 @@ def evaluate(
     stopping, choosing = _split(_queries(sequences, VALIDATION), seed)
     held = _rows(frames, stopping, seed)
     _log.info("fusions: %d training rows, %d to stop by", len(train.labels), len(held.labels))
-    fusions = fit_fusions(train, held, frames.sources, seed)
+    fusions = fit_all_kinds(train, held, frames.sources, seed)
     chosen = _judge(frames, choosing, fusions)
     best = max(fusions, key=lambda name: _metrics(chosen.fusions[name])["ndcg@10"])
     _log.info("chosen on validation: %s", best)
@@ -90,8 +93,13 @@ def evaluate(
     seconds = {each.base.name: each.seconds for each in fitted}
     return _report(sequences, dataset, deadline, judged, chosen, best, seconds) | {
         "left_out": left_out,
-        "importance": dict(list(importance(fusions).items())[:30]),
+        "importance": dict(list(_importance(fusions).items())[:30]),
     }
+
+
+def _importance(fusions: Mapping[str, Fusion]) -> dict[str, float]:
+    trees = fusions[LambdaMART.kind].trees if LambdaMART.kind in fusions else None
+    return trees.importance() if trees else {}
 
 
 def _queries(sequences: Sequences, held: int) -> Queries:
@@ -124,7 +132,7 @@ def _rows(frames: Frames, queries: Queries, seed: int) -> RankRows:
     parts, first = [], 0
     for block in frames.blocks(queries):
         parts.append(rank_rows(block, first, NEGATIVES, rng))
-        first += len(block.items)
+        first += len(block.labels)
     rows = RankRows.concatenate(parts)
     # Queries are numbered from 0 without gaps: only those with a target are there.
     dense = np.unique(rows.queries, return_inverse=True)[1].astype(np.int64)
@@ -136,9 +144,9 @@ def _judge(frames: Frames, queries: Queries, fusions: Mapping[str, Fusion]) -> J
     for block in frames.blocks(queries):
         singles.append(block.base_ranks)
         fused.append([
-            _place(fusion, block.labels, fusion.score(block)) for fusion in fusions.values()
+            _place(fusion.score(block.frame), block.labels) for fusion in fusions.values()
         ])
-        candidates.append(np.isfinite(block.values[..., 0]).sum(axis=1))
+        candidates.append(block.frame.mask.sum(axis=1))
         hits.append((block.labels > 0).any(axis=1))
     by_model = np.concatenate(singles)
     by_fusion = np.concatenate(fused, axis=1)
@@ -150,8 +158,8 @@ def _judge(frames: Frames, queries: Queries, fusions: Mapping[str, Fusion]) -> J
     )
 
 
-def _place(fusion: Fusion, labels: NDArray[np.int8], scores: Any) -> NDArray[np.int64]:
-    """Return the place of each target by a fusion's scores; candidates are sorted by index."""
+def _place(scores: FloatArray, labels: NDArray[np.int8]) -> NDArray[np.int64]:
+    """Return the place of each target by (B, C) scores; candidates are sorted by index."""
     order, _ = top_k(scores, max(CUTOFFS))
     hit = np.take_along_axis(labels, np.maximum(order, 0), axis=1).astype(bool) & (order >= 0)
     return np.where(hit.any(axis=1), hit.argmax(axis=1), _NOWHERE)

@@ -20,7 +20,8 @@ VIEW, CLICK, CART, PURCHASE, RETURN, RATING_EVENT, SEARCH_CLICK, DISLIKE, HIDE =
 # Grade of an item as a target of a session. Ratings, returns, dislikes and hides are no targets.
 TARGET_GRADES: Final = {"purchase": 3, "cart": 2, "click": 1, "search_click": 1, "view": 1}
 
-# Default strength of an event in a history: integers, so that parallel sums are exact.
+# What an event adds to the popularity of its item, and by default to a history: integers, so that
+# parallel sums are exact.
 EVENT_WEIGHTS: Final = {
     "view": 1,
     "click": 2,
@@ -32,3 +33,6 @@ EVENT_WEIGHTS: Final = {
     "dislike": 0,
     "hide": 0,
 }
+
+# By default, how strongly an event speaks against its item in the models.
+AGAINST_WEIGHTS: Final = {"return": -1, "dislike": -5, "hide": -5}

@@ -91,6 +91,15 @@ class ServiceSettings(_Section):
     """Events after which a worker closes its journal segment, for ingest to take."""
 
 
+class ServingSettings(_Section):
+    """What the shop wants of every list that is served."""
+
+    new_item_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of a list's places, rounded down, that go to new items if there are any; 0: no rule."""
+    new_item_days: PositiveFloat = 30.0
+    """An item is new for so many days after the shop first had it."""
+
+
 class UpkeepSettings(_Section):
     """How much of the past is kept, and how large the lake's files are to be."""
 
@@ -132,6 +141,7 @@ class Settings(_Section):
     building: BuildingSettings = BuildingSettings()
     monitor: MonitorSettings = MonitorSettings()
     service: ServiceSettings = ServiceSettings()
+    serving: ServingSettings = ServingSettings()
     operations: OperationsSettings = OperationsSettings()
     upkeep: UpkeepSettings = UpkeepSettings()
     training: dict[str, Any] = Field(default_factory=dict)

@@ -45,29 +45,44 @@ def _batches(outcome: dict[str, Any]) -> str:
 
 
 def trained(outcome: dict[str, Any]) -> None:
-    """Leave the leaderboard and the verdict of a training."""
+    """Leave the leaderboard, the segments and the verdict of a training."""
     tables = outcome["leaderboard"]
     head = " | ".join(f"{name.replace('_', ' ')} | vs popularity" for name in tables)
-    lines = []
-    for model in next(iter(tables.values())):
-        cells = []
-        for figures in tables.values():
-            lift = figures[model]["vs_popularity"]
-            cells += [
-                f"{figures[model]['ndcg@10']:.4f}",
-                "-" if lift is None else f"{lift:+.1%}",
-            ]
-        lines.append(f"| {model} | {' | '.join(cells)} |")
+    models = "\n".join(
+        f"| {model} | {' | '.join(_cells(figures[model]) for figures in tables.values())} |"
+        for model in next(iter(tables.values()))
+    )
+    segments = "\n".join(
+        f"| {row['segment']} | {row['shoppers']:,} | {_figure(row['served'])} | "
+        f"{_figure(row['popularity'])} |"
+        for row in outcome["segments"]
+    )
     rules = "\n".join(f"- {reason}" for reason in outcome["rules"])
     create_markdown_artifact(
         f"# Release {outcome['version']}: {'passed' if outcome['passed'] else 'REFUSED'}\n\n"
-        f"Serves **{outcome['serves']}**. NDCG@10 on later time, full ranking:\n\n"
-        f"| model | {head} |\n| --- |{' ---: | ---: |' * len(tables)}\n"
-        + "\n".join(lines)
-        + f"\n\n## Gate\n\n{rules}\n\nReport: {outcome['report']}\n",
+        f"Serves **{outcome['serves']}**. NDCG@10 on later time, full ranking, with 95 % intervals "
+        f"over shoppers:\n\n| model | {head} |\n| --- |{' ---: | ---: |' * len(tables)}\n{models}"
+        "\n\n## Segments\n\n| segment | shoppers | served | popularity |\n"
+        f"| --- | ---: | ---: | ---: |\n{segments}\n\n## Gate\n\n{rules}\n\n"
+        f"Report: {outcome['report']}\n",
         key="leaderboard",
         description="Every model on later time, and what the gate said",
     )
+
+
+def _cells(figures: dict[str, Any]) -> str:
+    """Return a model's NDCG and its lift over popularity, each with its interval."""
+    value, lift = f"{figures['ndcg@10']:.4f}", figures["vs_popularity"]
+    if figures["bounds"]:
+        value += " ({:.4f} to {:.4f})".format(*figures["bounds"])
+    if lift is None:
+        return f"{value} | -"
+    spread = figures["vs_popularity_bounds"]
+    return f"{value} | {lift:+.1%}" + (" ({:+.1%} to {:+.1%})".format(*spread) if spread else "")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def watched(outcome: dict[str, Any]) -> None:

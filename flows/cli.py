@@ -20,6 +20,7 @@ from contracts.errors import AmalgamError, BadInputError
 from flows.commands import people as people_commands
 from flows.commands import profile as profile_commands
 from flows.commands import sources as sources_commands
+from flows.commands import tune as tune_commands
 from flows.commands import upkeep as upkeep_commands
 
 app = typer.Typer(
@@ -319,6 +320,7 @@ def _say(text: str) -> None:
 people_commands.register(app)
 profile_commands.register(app)
 sources_commands.register(app)
+tune_commands.register(app)
 upkeep_commands.register(app)
 
 

@@ -1,8 +1,14 @@
-"""Train base models from Parquet on a bare box: `python -m models --interactions F --out D`."""
+"""Train base models from Parquet on a bare box: `python -m models --interactions F --out D`.
+
+`python -m models rating FILE` fits the rating model, `python -m models benchmark` measures how fast
+the models train on this machine's device. A training that was killed goes on where it was when the
+same command is given again.
+"""
 
 import argparse
 import json
 import logging
+import shutil
 import sys
 import time
 import tomllib
@@ -10,26 +16,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from contracts import columns
 from contracts.errors import AmalgamError, BadInputError, SettingsError
-from contracts.events import EVENT_TYPES, EVENT_WEIGHTS
 from models.artifacts import write_manifest
 from models.base import TrainingData
 from models.data import catalogue_from_arrow, save_catalogue, training_data
+from models.files import read_parquet, with_sessions_as_users
+from models.ranking.config import RecipeConfig
 from models.registry import DEFAULT_RETRIEVERS, RETRIEVERS, make_retriever
+from models.training_run import EpochDone, TrainingRun
+
+_CHECKPOINTS = ".checkpoints"
+_BAR = 24
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what the command line names; return the exit code. Errors go to stderr as one line."""
-    options = _parser().parse_args(arguments)
+    """Do what the command line names; return the exit code. Errors go to stderr as one line."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if sys.stderr.isatty():  # there the bar says it
+        logging.getLogger("models.training").setLevel(logging.WARNING)
     try:
-        _train(options)
+        if words[:1] == ["rating"]:
+            from models.rating.command import rating
+
+            rating(words[1:])
+        elif words[:1] == ["benchmark"]:
+            from models.benchmark import benchmark
+
+            benchmark(words[1:])
+        else:
+            _train(_parser().parse_args(words))
     except AmalgamError as error:
         sys.stderr.write(f"{error.code}: {error}\n")
         return error.exit_code
@@ -37,7 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m models", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m models",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--interactions", type=Path, required=True, help="Parquet file or folder")
     parser.add_argument("--items", type=Path, help="Parquet of item descriptions; optional")
     parser.add_argument("--out", type=Path, required=True, help="one folder a model is made here")
@@ -57,13 +81,16 @@ def _train(options: argparse.Namespace) -> None:
     models = {name: make_retriever(name, sections.get(name, {})) for name in names}
     data = _data(options)
     _say({"events": len(data.items), "shoppers": data.n_users, "items": data.n_items})
-    weights = np.array([EVENT_WEIGHTS[name] for name in EVENT_TYPES], dtype=np.float32)
+    weights = RecipeConfig().weights()
     seconds = {}
+    checkpoints = options.out / _CHECKPOINTS
     for name, model in models.items():
         started = time.perf_counter()
+        model.run = TrainingRun(progress=_progress, checkpoints=checkpoints)
         model.fit(data, event_weights=weights, seed=options.seed).save(options.out / name)
         seconds[name] = round(time.perf_counter() - started, 3)
         _say({"model": name, "seconds": seconds[name]})
+    shutil.rmtree(checkpoints, ignore_errors=True)
     save_catalogue(options.out, data.catalogue)
     extra = {"models": names, "seed": options.seed, "now_us": data.now, "seconds": seconds}
     write_manifest(options.out, extra)
@@ -86,25 +113,15 @@ def _sections(path: Path | None) -> dict[str, dict[str, Any]]:
 
 def _data(options: argparse.Namespace) -> TrainingData:
     """Read the files; what is not before --before-us is left out of the catalogue too."""
-    events = _before(_read(options.interactions), columns.EVENT_TIMESTAMP, options.before_us)
-    if columns.SESSION_ID in events.column_names and columns.USER_ID in events.column_names:
-        shopper = pc.coalesce(events[columns.USER_ID], events[columns.SESSION_ID])
-        place = events.schema.get_field_index(columns.USER_ID)
-        events = events.set_column(place, columns.USER_ID, shopper)
+    events = _before(read_parquet(options.interactions), columns.EVENT_TIMESTAMP, options.before_us)
+    events = with_sessions_as_users(events)
     items = None
     if options.items is not None:
-        items = _before(_read(options.items), columns.VALID_FROM, options.before_us)
+        items = _before(read_parquet(options.items), columns.VALID_FROM, options.before_us)
     if columns.ITEM_ID not in events.column_names:
         raise BadInputError(f"{options.interactions}: no column {columns.ITEM_ID}")
     catalogue = catalogue_from_arrow(items, events[columns.ITEM_ID])
     return training_data(events, catalogue, before_us=options.before_us)
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise BadInputError(f"{path}: cannot be read as Parquet ({error})") from error
 
 
 def _before(table: pa.Table, name: str, before_us: int | None) -> pa.Table:
@@ -112,6 +129,16 @@ def _before(table: pa.Table, name: str, before_us: int | None) -> pa.Table:
         return table
     limit = pa.scalar(before_us, pa.timestamp("us", "UTC")).cast(table[name].type)
     return table.filter(pc.less(table[name], limit))
+
+
+def _progress(done: EpochDone) -> None:
+    """Keep a line of progress at the foot of a terminal; elsewhere the log has a line an epoch."""
+    if sys.stderr.isatty():
+        filled = round(_BAR * done.epoch / done.epochs)
+        end = "\n" if done.epoch == done.epochs else ""
+        bar = "#" * filled + "." * (_BAR - filled)
+        sys.stderr.write(f"\r\x1b[K[{bar}] {done}{end}")
+        sys.stderr.flush()
 
 
 def _say(facts: dict[str, Any]) -> None:

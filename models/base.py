@@ -56,6 +56,31 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.item_ids)
 
+    def take(self, rows: NDArray[np.integer]) -> "Catalogue":
+        """Return these (n,) rows, in this order."""
+        places = rows.tolist()
+        return Catalogue(
+            item_ids=tuple(self.item_ids[place] for place in places),
+            titles=tuple(self.titles[place] for place in places),
+            descriptions=tuple(self.descriptions[place] for place in places),
+            categories=tuple(self.categories[place] for place in places),
+            brands=tuple(self.brands[place] for place in places),
+            tags=tuple(self.tags[place] for place in places),
+            prices=self.prices[rows],
+        )
+
+    def __add__(self, added: "Catalogue") -> "Catalogue":
+        """Return a catalogue in which the items of `added` follow on these."""
+        return Catalogue(
+            item_ids=self.item_ids + added.item_ids,
+            titles=self.titles + added.titles,
+            descriptions=self.descriptions + added.descriptions,
+            categories=self.categories + added.categories,
+            brands=self.brands + added.brands,
+            tags=self.tags + added.tags,
+            prices=np.concatenate((self.prices, added.prices)),
+        )
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -94,7 +119,10 @@ class Retriever(Protocol):
     name: ClassVar[str]
 
     def fit(self, data: TrainingData, *, event_weights: NDArray[np.float32], seed: int) -> Self:
-        """Learn from events; `event_weights`, by event code, say how strong each is."""
+        """Learn from events; `event_weights`, by event code, say how strong each is.
+
+        Those of weight 0 are not looked at; those below 0 speak against their item.
+        """
         ...
 
     def recommend(
@@ -109,6 +137,13 @@ class Retriever(Protocol):
 
     def score(self, histories: Histories, candidates: IntArray) -> FloatArray:
         """Score (B, C) candidates, whoever proposed them; PAD scores -inf."""
+        ...
+
+    def extended(self, added: Catalogue) -> Self:
+        """Return the fitted model over `added` items too, numbered after the fitted ones.
+
+        What it says of the fitted items stays as it is; an item it cannot place scores 0.
+        """
         ...
 
     def save(self, folder: Path) -> None:

@@ -8,21 +8,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow.compute as pc
+
 from contracts import atomic
+from contracts import columns as c
 from contracts.errors import BadInputError
+from contracts.tables import TIMESTAMP
 from models.artifacts import save_json, write_manifest
 from models.base import IntArray
 from models.data import ItemIndex
 from models.evaluation.champion import CHAMPION, Champion, ChampionResult, compare_champion
-from models.evaluation.compare import (
-    TableResult,
-    TestLists,
-    compare_table,
-    rank_everything,
-    reference_models,
-)
-from models.evaluation.gate import GateVerdict, judge
-from models.evaluation.report import report_page, table_json
+from models.evaluation.compare import TestLists, rank_everything, reference_models
+from models.evaluation.costs import Cost, bytes_below, fusion_bytes, measure_requests
+from models.evaluation.gate import DataAge, GateVerdict, Variety, judge, segment_intervals
+from models.evaluation.page import report_page
+from models.evaluation.report import EvaluationReport, systems_of
+from models.evaluation.segments import ItemFacts
+from models.evaluation.tables import TableResult, compare_table
 from models.ranking.config import RecipeConfig
 from models.ranking.first_stage import POPULARITY
 from models.ranking.frame import FEATURE_VERSION
@@ -72,36 +74,77 @@ def judge_on_test(
     """
     config = prepared.config
     recommender = assemble(prepared, learned, prepared.roles.rank_end, progress)
-    tested = rank_everything(recommender.stage, learned.fusions.fusions, prepared.test, progress)
+    fusions, stage = learned.fusions.fusions, recommender.stage
+    tested = rank_everything(stage, fusions, prepared.test, progress)
+    facts = ItemFacts.of(prepared.data(prepared.roles.rank_end), config.weights())
     served = learned.fusions.serves.partition(":")[2]
-    against = _against_champion(prepared, learned, champion, tested, served, progress)
-    results = _tables(prepared, tested, against)
-    primary = results[config.primary_table]
+    against = _against_champion(prepared, learned, champion, tested, facts, progress)
+    progress("compare all, with intervals")
+    tables = _tables(prepared, tested, facts, against)
+    parts = reference_models(stage.names)
+    verdict = _verdict(prepared, learned, tables[config.primary_table], parts, against, served)
+    progress("time single requests")
+    report = EvaluationReport(
+        serves=learned.fusions.serves,
+        k=config.k,
+        primary_table=config.primary_table,
+        systems=systems_of(
+            parts, tuple(fusions), champion=CHAMPION in tables[config.primary_table].ndcg
+        ),
+        tables=tables,
+        verdict=verdict,
+        champion=against,
+        costs=_costs(learned, measure_requests(stage, fusions, prepared.test.inputs, config.k)),
+        score_profile=tested.scores,
+    )
+    return Judged(recommender, verdict, _metrics(prepared, learned) | report.to_json())
+
+
+def _verdict(
+    prepared: Prepared,
+    learned: Learned,
+    primary: TableResult,
+    parts: tuple[str, ...],
+    against: ChampionResult | None,
+    served: str,
+) -> GateVerdict:
+    config = prepared.config
     if primary.n_queries == 0:
         raise BadInputError(
             f"no test query has a target on the table '{config.primary_table}'; "
             "widen training.test_days"
         )
-    parts = reference_models(recommender.stage.names)
     best = primary.best_of(parts)
-    sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
-    verdict = judge(
+    return judge(
         serves=learned.fusions.serves,
-        against_popularity=primary.intervals(POPULARITY, **sampling)[served],
+        against_popularity=primary.interval(served, POPULARITY),
         best_part=best,
-        against_best_part=primary.intervals(best, **sampling)[served],
+        against_best_part=primary.interval(served, best),
+        best_part_segments=segment_intervals(primary, served, best),
         champion=None if against is None else against.comparison,
+        data=DataAge(prepared.inputs.now_us, _newest_us(prepared)),
+        variety=Variety(
+            overlap=primary.overlap[served],
+            chance=min(config.k / len(prepared.catalogue), 1.0),
+            coverage=primary.means[served][f"coverage@{config.k}"],
+        ),
         permuted=learned.permuted,
         importance=dict(learned.fusions.importance),
     )
-    metrics = _metrics(prepared, learned, verdict) | {
-        "tables": {name: table_json(result, parts, config) for name, result in results.items()},
-        "score_profile": tested.scores,
-        "champion": None
-        if against is None
-        else {**asdict(against.comparison), "models": against.means},
+
+
+def _newest_us(prepared: Prepared) -> int:
+    times = prepared.inputs.events[c.EVENT_TIMESTAMP]
+    return int(pc.max(pc.cast(times, TIMESTAMP)).value)
+
+
+def _costs(learned: Learned, milliseconds: Mapping[str, float]) -> dict[str, Cost]:
+    sizes = fusion_bytes(learned.fusions.fusions)
+    seconds = {**learned.retrievers.seconds, **learned.fusions.seconds}
+    return {
+        name: Cost(seconds.get(name), sizes.get(name), taken)
+        for name, taken in milliseconds.items()
     }
-    return Judged(recommender, verdict, metrics)
 
 
 def _against_champion(
@@ -109,11 +152,12 @@ def _against_champion(
     learned: Learned,
     champion: Champion | None,
     tested: TestLists,
-    served: str,
+    facts: ItemFacts,
     progress: Progress,
 ) -> ChampionResult | None:
     if champion is None:
         return None
+    served = learned.fusions.serves.partition(":")[2]
     progress("compare with the champion")
 
     def refit(config: RecipeConfig, options: Options) -> TwoStageRecommender:
@@ -128,13 +172,14 @@ def _against_champion(
         test=prepared.test,
         served={table: lists[served] for table, lists in tested.lists.items()},
         index=ItemIndex.of(prepared.catalogue),
+        facts=facts,
         ask=lambda index, rows: query_set(prepared.inputs, prepared.test_rows[rows], index),
         refit=refit,
     )
 
 
 def _tables(
-    prepared: Prepared, tested: TestLists, against: ChampionResult | None
+    prepared: Prepared, tested: TestLists, facts: ItemFacts, against: ChampionResult | None
 ) -> dict[str, TableResult]:
     results = {}
     for table, lists in tested.lists.items():
@@ -146,25 +191,23 @@ def _tables(
             named,
             tested.found[table],
             prepared.test,
-            n_items=len(prepared.catalogue),
-            k=prepared.config.k,
+            facts=facts,
+            config=prepared.config,
         )
     return results
 
 
-def _metrics(prepared: Prepared, learned: Learned, verdict: GateVerdict) -> dict[str, Any]:
+def _metrics(prepared: Prepared, learned: Learned) -> dict[str, Any]:
     roles, config = prepared.roles, prepared.config
     return {
-        "serves": learned.fusions.serves,
-        "k": config.k,
-        "primary_table": config.primary_table,
-        "verdict": verdict.to_json(),
         "validation": dict(learned.fusions.validation),
         "importance": dict(learned.fusions.importance),
+        "fusions": learned.fusions.to_json(),
         "permuted_labels": None if learned.permuted is None else asdict(learned.permuted),
         "retrievers": {
             "options": {name: dict(chosen) for name, chosen in learned.options.items()},
             "seconds": learned.retrievers.seconds,
+            "epochs": learned.retrievers.epochs,
             "failures": learned.retrievers.failures,
         },
         "windows": {
@@ -222,10 +265,19 @@ def build_release(
             "data_end_us": metrics["data_end_us"],
         },
     )
+    metrics["costs"] = _with_bytes(metrics["costs"], folder / "models")
     save_json(folder, METRICS_FILE, metrics)
     atomic.write_text(folder / REPORT_FILE, report_page(metrics))
     write_manifest(folder, _summary(metrics))
     return metrics
+
+
+def _with_bytes(costs: Mapping[str, Any], models: Path) -> dict[str, Any]:
+    """Return the costs with what each released part takes on disk."""
+    return {
+        name: cost | ({"bytes": bytes_below(models / name)} if (models / name).is_dir() else {})
+        for name, cost in costs.items()
+    }
 
 
 def _spread(n: int, most: int) -> slice:

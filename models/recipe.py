@@ -8,8 +8,9 @@ metrics  = build_release(prepared, learned, judged, folder)   everything -> a bu
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
@@ -30,15 +31,16 @@ from models.ranking.covisits import CoVisits
 from models.ranking.first_stage import POPULARITY, FirstStage
 from models.ranking.fit_fusions import FittedFusions, QuerySet, build_rank_data, fit_fusions
 from models.ranking.inputs import ItemFeatures, inputs_from_table, item_features_from_table
-from models.ranking.lambdamart import LambdaMART
 from models.ranking.targets import targets_from_queries
 from models.ranking.two_stage import BASE, TwoStageRecommender
 from models.registry import make_retriever
+from models.retrieval.dense import DenseRetriever
+from models.training_run import TrainingRun
 
 Progress = Callable[[str], None]
 Options = Mapping[str, Mapping[str, Any]]
 """Retriever name -> its options."""
-_FIT_ERRORS: Final = (
+FIT_ERRORS: Final = (
     AmalgamError,
     ArithmeticError,
     ValueError,
@@ -90,6 +92,8 @@ class Prepared:
     held: QuerySet
     test: QuerySet
     test_rows: NDArray[np.int64]
+    checkpoints: Path | None = None
+    """Folder from which a training that was killed goes on; None: nothing is kept."""
 
     def data(self, before: datetime) -> TrainingData:
         """Return the events strictly before a moment."""
@@ -99,11 +103,15 @@ class Prepared:
 
 @dataclass(frozen=True)
 class FittedRetrievers:
-    """Retrievers by name, how long each took, and the reasons of those that were left out."""
+    """Retrievers by name, how long each took, and the reasons of those that were left out.
+
+    `epochs` has the epochs whose weights were kept, of the models that learn in epochs.
+    """
 
     models: dict[str, Retriever]
     seconds: dict[str, float]
     failures: dict[str, str]
+    epochs: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,9 @@ class Learned:
     permuted: PermutedLabels | None
 
 
-def prepare(inputs: TrainingInputs, config: RecipeConfig) -> Prepared:
+def prepare(
+    inputs: TrainingInputs, config: RecipeConfig, *, checkpoints: Path | None = None
+) -> Prepared:
     """Lay out queries, states and item features as arrays.
 
     Raises:
@@ -147,7 +157,7 @@ def prepare(inputs: TrainingInputs, config: RecipeConfig) -> Prepared:
     features = item_features_from_table(inputs.item_features, index, len(index))
     train, validation, test = (query_set(inputs, part, index, features) for part in rows)
     roles = Roles.of(inputs.now, config)
-    return Prepared(inputs, config, roles, catalogue, train, validation, test, rows[2])
+    return Prepared(inputs, config, roles, catalogue, train, validation, test, rows[2], checkpoints)
 
 
 def query_set(
@@ -180,8 +190,13 @@ def fit_retrievers(
     progress: Progress = silent,
     *,
     make: Callable[[str, Mapping[str, Any]], Retriever] = make_retriever,
+    epochs: Mapping[str, int] | None = None,
+    checkpoints: Path | None = None,
 ) -> FittedRetrievers:
     """Fit every retriever that `make` gives; one that fails is left out, with its reason.
+
+    A model named in `epochs` trains on all of the data and stops after so many. In `checkpoints`
+    lies, model by model, what a training that was killed goes on from.
 
     Raises:
         SettingsError: an unknown retriever or option (nothing is fitted).
@@ -191,54 +206,67 @@ def fit_retrievers(
     models: dict[str, Retriever] = {}
     seconds: dict[str, float] = {}
     failures: dict[str, str] = {}
+    counts: dict[str, int] = {}
     for name, model in wanted.items():
+        if isinstance(model, DenseRetriever):
+            told = (epochs or {}).get(name)
+            model.run = TrainingRun(lambda done: progress(str(done)), checkpoints, told)
         progress(f"fit {name} on {len(data.items):,} events")
         started = perf_counter()
         try:
             models[name] = model.fit(data, event_weights=config.weights(), seed=config.seed)
-        except _FIT_ERRORS as error:
+        except FIT_ERRORS as error:
             failures[name] = f"{type(error).__name__}: {error}"
             progress(f"{name} is left out: {failures[name]}")
         seconds[name] = perf_counter() - started
+        if (report := getattr(models.get(name), "report", None)) is not None:
+            counts[name] = report.epochs
     if POPULARITY not in models or len(models) < 2:
         raise RefusedError(
             f"retrievers that could be fitted: {sorted(models)}; needs '{POPULARITY}' and one "
             f"more. Failures: {failures or 'none'}. Add retrievers to the settings or mend these"
         )
-    return FittedRetrievers(models, seconds, failures)
+    return FittedRetrievers(models, seconds, failures, counts)
 
 
 def refit(
-    data: TrainingData, options: Options, config: RecipeConfig, progress: Progress = silent
+    data: TrainingData,
+    options: Options,
+    config: RecipeConfig,
+    progress: Progress = silent,
+    *,
+    epochs: Mapping[str, int] | None = None,
+    checkpoints: Path | None = None,
 ) -> FittedRetrievers:
-    """Fit the same retrievers on more data; here a failure is an error, for the ranker knows them
-    all.
+    """Fit the same retrievers on more data, with the first fit's epochs; here a failure is an
+    error, for the ranker knows them all.
 
     Raises:
         RefusedError: one of them failed.
     """
-    fitted = fit_retrievers(data, options, config, progress)
+    fitted = fit_retrievers(data, options, config, progress, epochs=epochs, checkpoints=checkpoints)
     if fitted.failures:
         raise RefusedError(f"retrievers failed on the longer window: {fitted.failures}; mend them")
     return fitted
 
 
 def learn_to_fuse(prepared: Prepared, options: Options, progress: Progress = silent) -> Learned:
-    """Fit the retrievers before the rank window, both fusions on it, and choose what would be
+    """Fit the retrievers before the rank window, the fusions on it, and choose what would be
     served.
     """
     config = prepared.config
     data = prepared.data(prepared.roles.fit_end)
-    fitted = fit_retrievers(data, options, config, progress)
+    fitted = fit_retrievers(data, options, config, progress, checkpoints=prepared.checkpoints)
     covisits = CoVisits.fit(data, config.weights())
     stage = FirstStage(fitted.models, prepared.catalogue, config, covisits)
     rows = build_rank_data(stage, prepared.train, prepared.held, progress)
-    fusions = fit_fusions(stage, rows, progress)
-    trees = fusions.fusions.get(LambdaMART.kind)
+    fusions = fit_fusions(rows, stage.sources, config, progress)
+    with_trees = [kind for kind, fusion in fusions.fusions.items() if fusion.trees]
     permuted = None
-    if isinstance(trees, LambdaMART):
+    if with_trees:
         progress("leak check: permuted labels")
-        permuted = permuted_labels(rows, trees, config)
+        # The kinds go from simple to rich: the last has trees over all candidates, if any has.
+        permuted = permuted_labels(rows, fusions.fusions[with_trees[-1]], config)
     return Learned(
         options={name: dict(options[name]) for name in fitted.models},
         retrievers=fitted,
@@ -254,7 +282,14 @@ def assemble(
     already.
     """
     data, config = prepared.data(before), prepared.config
-    fitted = refit(data, learned.options, config, progress)
+    fitted = refit(
+        data,
+        learned.options,
+        config,
+        progress,
+        epochs=learned.retrievers.epochs,
+        checkpoints=prepared.checkpoints,
+    )
     covisits = CoVisits.fit(data, config.weights())
     stage = FirstStage(fitted.models, prepared.catalogue, config, covisits)
     how, _, name = learned.fusions.serves.partition(":")
@@ -269,6 +304,8 @@ def refit_recipe(
     """Carry out another recipe on this run's fit and rank windows: how an old champion is compared
     fairly.
     """
+    if not config.prune_features:  # the ablation would then only be reported, and nobody reads it
+        config = replace(config, ablation_queries=0)
     other = replace(prepared, config=config)
     learned = learn_to_fuse(other, options, progress)
     return assemble(other, learned, prepared.roles.rank_end, progress)

@@ -23,8 +23,11 @@ _PATHS = {
     "text": "models.retrieval.text:Text",
     "item2vec": "models.retrieval.item2vec:Item2Vec",
     "sasrec": "models.retrieval.sasrec:SASRec",
+    "bsarec": "models.retrieval.bsarec:BSARec",
     "gru4rec": "models.retrieval.gru4rec:GRU4Rec",
     "nextitnet": "models.retrieval.nextitnet:NextItNet",
+    "two_tower": "models.retrieval.two_tower:TwoTower",
+    "neumf": "models.retrieval.neumf:NeuMF",
 }
 
 DEFAULT_RETRIEVERS = ("popularity", "item_knn", "ease", "transitions", "text", "sasrec")

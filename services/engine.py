@@ -24,10 +24,11 @@ from contracts.events import DISLIKE, EVENT_CODES, HIDE
 from contracts.state import EMPTY_STATE, MICROS_PER_DAY, STATE_EVENTS, UserState
 from contracts.wire import RecommendedItem, RecommendRequest, RecommendResponse
 from features.state import StateEvent, append_events, day_sums, events_of
-from models.artifacts import load_json, verify_manifest
+from models.artifacts import verify_manifest
 from models.base import PAD
-from models.ranking.blend import META
+from models.data import ItemIndex
 from models.ranking.inputs import ItemFeatures, inputs_from_state
+from models.ranking.rerank import Quota
 from models.ranking.two_stage import TwoStageRecommender
 from services.problems import NoReleaseError
 from services.shelf import ANY_DAY, Shelf
@@ -35,7 +36,6 @@ from services.shelf import ANY_DAY, Shelf
 log = logging.getLogger(__name__)
 
 NONE = "none"
-ITEM_PREFIX = "item__"
 RUNGS = ("fused", "best_base", "segment_popularity", "global_popularity")
 WARM_EVENTS = 5
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,6 +61,18 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Rules:
+    """What the shop wants of every list.
+
+    new_item_share  share of the places, rounded down, that items get which the shop has had for
+                    less than `new_item_days`, if there are any
+    """
+
+    new_item_share: float = 0.0
+    new_item_days: float = 30.0
+
+
+@dataclass(frozen=True)
 class Place:
     """One place of a list; `base_scores` are what each source says, [] from the shelf."""
 
@@ -79,19 +91,30 @@ class Answer:
 
 
 class Engine:
-    """One release on one snapshot, either of which may be absent. Immutable: threads share it."""
+    """One release on one snapshot, either of which may be absent. Immutable: threads share it.
 
-    def __init__(self, release: Release | None, shelf: Shelf | None) -> None:
+    Items that the snapshot has and the release was not trained with are placed by the release's own
+    encoders, so they can be recommended at once; what it says of its own items stays as it is.
+    """
+
+    def __init__(
+        self, release: Release | None, shelf: Shelf | None, rules: Rules | None = None
+    ) -> None:
+        if release is not None and shelf is not None:
+            added = shelf.added_to(release.recommender.index)
+            release = replace(release, recommender=release.recommender.with_items(added))
         self.release = release
         self.shelf = shelf
         self._features = ItemFeatures((), np.empty(0, np.int64), np.empty((0, 0, 0), np.float32))
         self._available: NDArray[np.bool_] | None = None
+        self._quota: Quota | None = None
         if release is not None:
             index = release.recommender.index
             self._features = (
                 shelf.features_of(index) if shelf else _no_features(release, len(index))
             )
             self._available = shelf.available_of(index) if shelf else None
+            self._quota = _quota(shelf, index, rules or Rules())
 
     @property
     def version(self) -> str:
@@ -179,6 +202,7 @@ class Engine:
             exclude=None if excluded is None else excluded[None, :],
             new_items_only=request.new_items_only,
             available=self._available,
+            quota=self._quota,
         )
         found = int((ranked.items[0] != PAD).sum())
         item_ids = recommender.index.ids(ranked.items[0, :found]).to_pylist()
@@ -216,10 +240,7 @@ def load_release(version: str, bundle: Path, card: dict[str, Any]) -> Release:
     """Check a bundle's checksums and load it; raises CorruptError or NotFoundError."""
     verify_manifest(bundle)
     recommender = TwoStageRecommender.load(bundle)
-    trained = load_json(bundle / "ranker", META) if recommender.fusion else {}
-    names = [name for name in trained.get("names", ()) if name.startswith(ITEM_PREFIX)]
-    features = tuple(name.removeprefix(ITEM_PREFIX) for name in names)
-    return Release(version, recommender, card, features)
+    return Release(version, recommender, card, recommender.item_features)
 
 
 def history_of(request: RecommendRequest, state: UserState, now: datetime) -> UserState:
@@ -312,6 +333,13 @@ def _unwanted(state: UserState) -> set[str]:
     """Items the shopper hid or disliked and did not come back to since."""
     last = dict(zip(state.event_items, state.event_types, strict=True))
     return {item_id for item_id, kind in last.items() if kind in {HIDE, DISLIKE}}
+
+
+def _quota(shelf: Shelf | None, index: ItemIndex, rules: Rules) -> Quota | None:
+    """Return the places that new items get; without a snapshot nothing is known to be new."""
+    if shelf is None or rules.new_item_share == 0:
+        return None
+    return Quota(shelf.newer_than(rules.new_item_days, index), rules.new_item_share)
 
 
 def _no_features(release: Release, n_items: int) -> ItemFeatures:

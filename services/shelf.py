@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from contracts import columns as c
-from models.base import PAD, IntArray
-from models.data import ItemIndex
+from models.base import PAD, Catalogue, IntArray
+from models.data import ItemIndex, catalogue_from_arrow
 from models.ranking.inputs import ItemFeatures
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SEGMENT_SEPARATOR = " > "
 ANY_DAY = np.iinfo(np.int64).min
+_TEXTS = [c.ITEM_ID, c.TITLE, c.DESCRIPTION, c.CATEGORY, c.BRAND, c.TAGS, c.PRICE]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Shelf:
     features   (S, F) float32, columns `feature_names`     available   (S,) bool
     segments   (S,) int32, code of the top category, -1 where the item has none
     popular    (S,) int32, places of the available items first, the most wanted of them first
+    ages_days  (S,) float32, since the shop has the item, at the snapshot's midnight
+    texts      what the catalogue says of the items, a row each, in the same order
     """
 
     id: str
@@ -41,6 +45,8 @@ class Shelf:
     features: NDArray[np.float32]
     segments: IntArray
     popular: IntArray
+    ages_days: NDArray[np.float32]
+    texts: pa.Table
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -63,6 +69,19 @@ class Shelf:
         places = self.index.lookup(index.item_ids)
         shown: NDArray[np.bool_] = self.available[np.maximum(places, 0)] & (places != PAD)
         return shown
+
+    def added_to(self, index: ItemIndex) -> Catalogue:
+        """Return the items that a release does not know, by item_id: its own encoders are to place
+        them.
+        """
+        unknown = index.lookup(self.index.item_ids) == PAD
+        return catalogue_from_arrow(self.texts.filter(pa.array(unknown)))
+
+    def newer_than(self, days: float, index: ItemIndex) -> NDArray[np.bool_]:
+        """Return which of a release's items the shop has had for less than `days`, (I,)."""
+        places = self.index.lookup(index.item_ids)
+        newer: NDArray[np.bool_] = (self.ages_days[np.maximum(places, 0)] < days) & (places != PAD)
+        return newer
 
     def segment_of(self, item_ids: list[str]) -> int:
         """Return the segment most of a history's items are of, -1 without any; ties to the newest
@@ -106,6 +125,8 @@ def load_shelf(snapshot: "Snapshot") -> Shelf:
         features=feature_matrix(items),
         segments=_segments(items[c.CATEGORY].to_pylist()),
         popular=order[available[order]].astype(np.int32),
+        ages_days=items[c.AGE_DAYS].to_numpy(),
+        texts=items.select(_TEXTS),
     )
 
 

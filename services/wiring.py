@@ -9,7 +9,7 @@ from pathlib import Path
 from contracts.errors import NotFoundError, SettingsError
 from contracts.pseudonyms import Pseudonymiser
 from contracts.settings import Settings
-from services.engine import Engine, Release, load_release
+from services.engine import Engine, Release, Rules, load_release
 from services.front_door import check_environment
 from services.holder import Held, Holder
 from services.journal import Journal
@@ -121,7 +121,7 @@ def _home_holder(settings: Settings, boot: str) -> Holder:
         load_release=load,
         wanted_shelf=lambda: _snapshot_id(settings.features),
         load_shelf=lambda _: _load_current(settings.features),
-        make_engine=Engine,
+        make_engine=_engine_maker(settings),
         published=published,
         withdrawn=lambda: workers.remove(os.getpid(), boot),
         poll_seconds=settings.service.poll_seconds,
@@ -144,11 +144,18 @@ def _bento_holder(settings: Settings, models: Sequence[Path]) -> Holder:
         load_release=lambda _: load_release(version, bundles[0], card),
         wanted_shelf=lambda: None,
         load_shelf=nothing,
-        make_engine=Engine,
+        make_engine=_engine_maker(settings),
         published=lambda _: None,
         withdrawn=lambda: None,
         poll_seconds=settings.service.poll_seconds,
     )
+
+
+def _engine_maker(settings: Settings) -> Callable[[Release | None, Shelf | None], Engine]:
+    """Return what joins a release and a snapshot under the shop's rules."""
+    serving = settings.serving
+    rules = Rules(serving.new_item_share, serving.new_item_days)
+    return lambda release, shelf: Engine(release, shelf, rules)
 
 
 def _snapshot_id(root: Path) -> str | None:

@@ -1,5 +1,6 @@
 """Steps of a training: history, features, models, proof, and the release they make."""
 
+import shutil
 import subprocess
 import tempfile
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from contracts.settings import Settings
 from flows.steps.data import lake_files
 from flows.steps.history import History
 from flows.steps.outcome import midnight, tell
-from flows.steps.verdict import broke, headline, leaderboard, rule_line
+from flows.steps.verdict import broke, headline, leaderboard, rule_line, segments
 from flows.steps.watch import add_reference
 
 if TYPE_CHECKING:
@@ -36,8 +37,13 @@ def recipe(settings: Settings) -> "RecipeConfig":
     return load_config(RecipeConfig, settings.training, where="training")
 
 
-def join_features(settings: Settings, history: History, now: datetime) -> "TrainingInputs":
-    """Make the queries; join to each, point in time, the shopper's state and the items' rows."""
+def join_features(
+    settings: Settings, history: History, now: datetime, *, root: Path | None = None
+) -> "TrainingInputs":
+    """Make the queries; join to each, point in time, the shopper's state and the items' rows.
+
+    `root` is where the features are built; by default a training's own folder.
+    """
     from feature_repo.lookup import FeatureLookup
     from features.items import build_item_features
     from features.users import build_user_states
@@ -48,7 +54,7 @@ def join_features(settings: Settings, history: History, now: datetime) -> "Train
     roles = Roles.of(now, config)
     queries = make_queries(history.events, roles, config, seed=config.seed)
     # Folders of its own: a training reads for minutes what `materialize` would replace under it.
-    root = settings.features / "training"
+    root = root or settings.features / "training"
     files = lake_files(settings, history.versions)
     first, last = midnight(roles.fit_end), midnight(now)
     memory = settings.building.memory_limit or None
@@ -101,9 +107,14 @@ def prepare_models(settings: Settings, inputs: "TrainingInputs") -> "Learnt":
     from models.recipe import learn_to_fuse, prepare
     from models.registry import DEFAULT_RETRIEVERS
 
-    prepared = prepare(inputs, recipe(settings))
+    prepared = prepare(inputs, recipe(settings), checkpoints=_checkpoints(settings))
     options = settings.retrievers or {name: {} for name in DEFAULT_RETRIEVERS}
     return prepared, learn_to_fuse(prepared, options, tell)
+
+
+def _checkpoints(settings: Settings) -> Path:
+    """Where a training that was killed can go on from, for the same moment and data."""
+    return settings.features / "training" / "checkpoints"
 
 
 def evaluate_models(settings: Settings, learnt: "Learnt") -> "Judged":
@@ -144,6 +155,7 @@ def pack_release(
             "reason": reason,
         }
         version = releases.add(bundle, metadata=card, created=datetime.now(UTC))
+    shutil.rmtree(_checkpoints(settings), ignore_errors=True)
     page = settings.reports / "training" / f"release-{version}.html"
     write_text(page, (releases.path(version) / "report.html").read_text())
     rules = metrics["verdict"]["rules"]
@@ -156,6 +168,7 @@ def pack_release(
         "data_end": now.isoformat(),
         "data_versions": history.versions,
         "leaderboard": leaderboard(metrics),
+        "segments": segments(metrics),
         "report": str(page),
     }
 

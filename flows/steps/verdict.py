@@ -14,7 +14,12 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def leaderboard(metrics: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return table -> model -> NDCG@10, Recall@10 and relative lift over popularity, best first."""
+    """Return table -> model -> NDCG@10, Recall@10 and relative lift over popularity, best first.
+
+    `bounds` are the 95 % interval of NDCG@10 and `vs_popularity_bounds` that of the lift; None
+    where there is none: the gate looks at another length than 10, or popularity is 0.
+    """
+    bounded = metrics["k"] == 10
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, table in metrics["tables"].items():
         means = table["models"]
@@ -25,10 +30,35 @@ def leaderboard(metrics: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]
                 "ndcg@10": values["ndcg@10"],
                 "recall@10": values["recall@10"],
                 "vs_popularity": values["ndcg@10"] / floor - 1 if floor > 0 else None,
+                "bounds": table["mean_bounds"].get(model) if bounded else None,
+                "vs_popularity_bounds": _lift_bounds(table, model) if bounded else None,
             }
             for model, values in ordered
         }
     return found
+
+
+def _lift_bounds(table: dict[str, Any], model: str) -> list[float] | None:
+    lift = table["intervals"].get("popularity", {}).get(model)
+    if lift is None or lift["reference"] <= 0:
+        return None
+    return [lift["lower"] / lift["reference"], lift["upper"] / lift["reference"]]
+
+
+def segments(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what is served in each segment of the primary table, new shoppers and new items too:
+    shoppers, NDCG@k and that of popularity (None where nobody is in it).
+    """
+    served, name = metrics["serves"].partition(":")[2], f"ndcg@{metrics['k']}"
+    return [
+        {
+            "segment": label,
+            "shoppers": body["shoppers"],
+            "served": body["models"][served].get(name),
+            "popularity": body["models"]["popularity"].get(name),
+        }
+        for label, body in metrics["tables"][metrics["primary_table"]]["segments"].items()
+    ]
 
 
 def broke(rule: dict[str, Any]) -> bool:

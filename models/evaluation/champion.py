@@ -5,7 +5,7 @@ challenger's data.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from models.artifacts import load_json
 from models.base import IntArray
 from models.config import load_config
 from models.data import ItemIndex
-from models.evaluation.compare import TableResult, compare_table, depth_of, lists_of
-from models.evaluation.gate import ChampionComparison
+from models.evaluation.compare import lists_of
+from models.evaluation.gate import ChampionComparison, segment_intervals
+from models.evaluation.segments import ItemFacts
+from models.evaluation.tables import TableResult, compare_table, depth_of
 from models.ranking.config import RecipeConfig
 from models.ranking.fit_fusions import QuerySet
 from models.ranking.frame import FEATURE_VERSION
@@ -35,6 +37,7 @@ _NOT_THE_RECIPE: Final = frozenset({
 })
 
 Options = Mapping[str, Mapping[str, Any]]
+LongArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,18 @@ def load_champion(folder: Path) -> Champion:
 
 @dataclass(frozen=True)
 class ChampionResult:
-    """The comparison for the gate; lists for the whole test (empty unless refitted); means of both
-    sides.
+    """The comparison for the gate.
+
+    lists   table -> its lists of the whole test; empty unless its recipe was refitted
+    tables  table -> challenger and champion on the queries they were compared on; empty when the
+            two are identical
+    primary the table that the gate looks at; None when the two are identical
     """
 
     comparison: ChampionComparison
     lists: dict[str, IntArray]
-    means: dict[str, dict[str, float]]
+    tables: dict[str, TableResult]
+    primary: TableResult | None
 
 
 def compare_champion(
@@ -102,6 +110,7 @@ def compare_champion(
     test: QuerySet,
     served: Mapping[str, IntArray],
     index: ItemIndex,
+    facts: ItemFacts,
     ask: Callable[[ItemIndex, NDArray[np.int64]], QuerySet],
     refit: Callable[[RecipeConfig, Options], TwoStageRecommender],
 ) -> ChampionResult:
@@ -114,38 +123,38 @@ def compare_champion(
     after = np.flatnonzero(test.inputs.now_us >= champion.data_end_us)
     n_after = len(np.unique(test.shoppers[after]))
     depth = depth_of(config)
+
+    def result(
+        how: Literal["direct", "refitted"], theirs: Mapping[str, IntArray], rows: LongArray
+    ) -> ChampionResult:
+        tables = {
+            table: compare_table(
+                table,
+                {CHALLENGER: served[table][rows], CHAMPION: lists},
+                None,
+                test[rows],
+                facts=facts,
+                config=config,
+            )
+            for table, lists in theirs.items()
+        }
+        primary = tables[config.primary_table]
+        comparison = ChampionComparison(
+            how=how,
+            interval=primary.interval(CHALLENGER, CHAMPION),
+            shoppers_after_data_end=n_after,
+            data_end_us=champion.data_end_us,
+            segments=segment_intervals(primary, CHALLENGER, CHAMPION),
+        )
+        kept = dict(theirs) if how == "refitted" else {}
+        return ChampionResult(comparison, kept, tables, primary)
+
     if champion.recommender is not None and n_after >= config.minimum_champion_shoppers:
         other = champion.recommender
         to_index = index.lookup(list(other.stage.catalogue.item_ids))
-        theirs = lists_of(other, ask(other.index, after), depth, to_index)
-        return _result("direct", served, theirs, test, after, n_after, config, len(index), {})
+        return result("direct", lists_of(other, ask(other.index, after), depth, to_index), after)
     if champion.same_recipe(config, options):
-        return ChampionResult(ChampionComparison("identical", None, n_after), {}, {})
+        same = ChampionComparison("identical", None, n_after, champion.data_end_us)
+        return ChampionResult(same, {}, {}, None)
     theirs = lists_of(refit(champion.recipe, champion.options), test, depth)
-    everyone = np.arange(len(test))
-    return _result("refitted", served, theirs, test, everyone, n_after, config, len(index), theirs)
-
-
-def _result(
-    how: Any,
-    served: Mapping[str, IntArray],
-    theirs: Mapping[str, IntArray],
-    test: QuerySet,
-    rows: NDArray[np.int64],
-    n_after: int,
-    config: RecipeConfig,
-    n_items: int,
-    lists: dict[str, IntArray],
-) -> ChampionResult:
-    table = config.primary_table
-    result: TableResult = compare_table(
-        table,
-        {CHALLENGER: served[table][rows], CHAMPION: theirs[table]},
-        None,
-        test[rows],
-        n_items=n_items,
-        k=config.k,
-    )
-    intervals = result.intervals(CHAMPION, samples=config.bootstrap_samples, seed=config.seed)
-    comparison = ChampionComparison(how, intervals[CHALLENGER], n_after)
-    return ChampionResult(comparison, lists, result.means)
+    return result("refitted", theirs, np.arange(len(test)))

@@ -1,38 +1,19 @@
-"""Every model on the same test queries: full lists, two tables of results, segments, paired
-intervals.
-"""
+"""Every model on the same test queries: full lists over the catalogue, on both tables."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.base import PAD, IntArray
-from models.evaluation.metrics import (
-    Interval,
-    Vector,
-    bootstrap_bounds,
-    coverage_at_k,
-    hit_rate_at_k,
-    map_at_k,
-    mrr_at_k,
-    ndcg_at_k,
-    per_shopper,
-    recall_at_k,
-)
-from models.ranking.config import NEW_ITEMS_ONLY, REPEATS_ALLOWED, RecipeConfig
+from models.evaluation.tables import depth_of
+from models.ranking.config import NEW_ITEMS_ONLY, REPEATS_ALLOWED
 from models.ranking.first_stage import POPULARITY, FirstStage, Question
 from models.ranking.fit_fusions import QuerySet
 from models.ranking.fusion import Fusion
 from models.ranking.targets import Targets
 from models.ranking.two_stage import TwoStageRecommender, top_of
-
-CUTOFFS: Final = (5, 10, 20)
-DEPTH: Final = max(CUTOFFS)
-NEW_SHOPPERS: Final = "new shoppers"
-RETURNING_SHOPPERS: Final = "returning shoppers"
 
 Lists = dict[str, dict[str, IntArray]]
 """table -> model -> (Q, DEPTH) item_index, PAD on the right."""
@@ -49,11 +30,6 @@ class TestLists:
     lists: Lists
     found: dict[str, NDArray[np.int64]]
     scores: dict[str, dict[str, float]]
-
-
-def depth_of(config: RecipeConfig) -> int:
-    """Return how long the compared lists are: 20, or the recipe's k where that is longer."""
-    return max(DEPTH, config.k)
 
 
 def rank_everything(
@@ -165,123 +141,6 @@ def lists_of(
             items = np.where(items == PAD, np.int32(PAD), to_index[np.maximum(items, 0)])
         lists[table] = items
     return lists
-
-
-@dataclass(frozen=True)
-class TableResult:
-    """One table: means per model, and the per-shopper NDCG@k that intervals are taken from."""
-
-    name: str
-    k: int
-    n_queries: int
-    n_shoppers: int
-    means: dict[str, dict[str, float]]
-    ndcg: dict[str, Vector]
-    segments: dict[str, dict[str, Any]]
-    candidate_recall: float
-
-    def best_of(self, models: tuple[str, ...]) -> str:
-        """Return the model with the highest mean NDCG@k; the first of equals."""
-        return max(models, key=lambda model: float(self.ndcg[model].mean()))
-
-    def intervals(self, reference: str, *, samples: int, seed: int) -> dict[str, Interval]:
-        """Return every model's paired NDCG@k interval against `reference`, all from one
-        resampling.
-        """
-        models = list(self.ndcg)
-        base = self.ndcg[reference]
-        differences = np.stack([self.ndcg[model] - base for model in models], axis=1)
-        lower, upper = bootstrap_bounds(differences, samples=samples, seed=seed)
-        return {
-            model: Interval(
-                difference=float(differences[:, place].mean()),
-                lower=float(lower[place]),
-                upper=float(upper[place]),
-                reference=float(base.mean()),
-                shoppers=len(base),
-            )
-            for place, model in enumerate(models)
-        }
-
-
-def compare_table(
-    name: str,
-    lists: Mapping[str, IntArray],
-    found: NDArray[np.int64] | None,
-    queries: QuerySet,
-    *,
-    n_items: int,
-    k: int,
-) -> TableResult:
-    """Score (Q, depth) lists of all models on one table.
-
-    In `new_items_only` targets that the shopper had before do not count, and queries that are left
-    without a target are not asked. Every mean is over shoppers, of each shopper's mean over the own
-    queries.
-    """
-    targets = queries.targets
-    if name == NEW_ITEMS_ONLY:
-        targets = targets.without(queries.inputs.histories.items)
-    asked = np.flatnonzero(np.diff(targets.offsets) > 0)
-    targets, shoppers = targets[asked], queries.shoppers[asked]
-    returning = queries.inputs.returning[asked]
-    scored = {model: _metrics(items[asked], targets, k) for model, items in lists.items()}
-    n_targets = np.diff(targets.offsets)
-    return TableResult(
-        name=name,
-        k=k,
-        n_queries=len(asked),
-        n_shoppers=len(np.unique(shoppers)),
-        means={
-            model: _means(values, shoppers)
-            | {f"coverage@{at}": coverage_at_k(lists[model][asked], n_items, at) for at in CUTOFFS}
-            for model, values in scored.items()
-        },
-        ndcg={
-            model: per_shopper(values[f"ndcg@{k}"], shoppers) for model, values in scored.items()
-        },
-        segments={
-            label: _segment(scored, shoppers, rows)
-            for label, rows in ((NEW_SHOPPERS, ~returning), (RETURNING_SHOPPERS, returning))
-        },
-        candidate_recall=0.0
-        if found is None or len(asked) == 0
-        else float(per_shopper(found[asked] / n_targets, shoppers).mean()),
-    )
-
-
-def _metrics(items: IntArray, targets: Targets, k: int) -> dict[str, Vector]:
-    grades = targets.grades_of(items)
-    n_targets = np.diff(targets.offsets)
-    ideal = targets.best_grades(max(DEPTH, k))
-    values: dict[str, Vector] = {}
-    for at in sorted({*CUTOFFS, k}):
-        values[f"ndcg@{at}"] = ndcg_at_k(grades, ideal, at)
-        values[f"recall@{at}"] = recall_at_k(grades, n_targets, at)
-        values[f"mrr@{at}"] = mrr_at_k(grades, at)
-        values[f"map@{at}"] = map_at_k(grades, n_targets, at)
-        values[f"hit_rate@{at}"] = hit_rate_at_k(grades, at)
-    return values
-
-
-def _means(values: dict[str, Vector], shoppers: NDArray[np.int64]) -> dict[str, float]:
-    if len(shoppers) == 0:
-        return {}
-    table = per_shopper(np.stack(list(values.values()), axis=1), shoppers).mean(axis=0)
-    return {name: float(mean) for name, mean in zip(values, table, strict=True)}
-
-
-def _segment(
-    scored: Mapping[str, dict[str, Vector]], shoppers: NDArray[np.int64], rows: NDArray[np.bool_]
-) -> dict[str, Any]:
-    return {
-        "queries": int(rows.sum()),
-        "shoppers": len(np.unique(shoppers[rows])),
-        "models": {
-            model: _means({name: vector[rows] for name, vector in values.items()}, shoppers[rows])
-            for model, values in scored.items()
-        },
-    }
 
 
 def reference_models(stage_names: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from contracts.tables import TIMESTAMP
 from models.evaluation.metrics import Vector, dcg_at_k, per_shopper
 from models.ranking.config import RecipeConfig
 from models.ranking.fit_fusions import RankData, fused_ndcg
+from models.ranking.fusion import Fusion
 from models.ranking.lambdamart import LambdaMART
 from models.ranking.training_rows import RankRows
 
@@ -46,7 +47,7 @@ class PermutedLabels:
         return 1.0 if gain <= 0 else max(self.permuted - self.chance, 0.0) / gain
 
 
-def permuted_labels(data: RankData, real: LambdaMART, config: RecipeConfig) -> PermutedLabels:
+def permuted_labels(data: RankData, real: Fusion, config: RecipeConfig) -> PermutedLabels:
     """Fit small trees to labels permuted within each query, several times, and average their score.
 
     One such ranker is a random function of the features and may do well or ill by luck, hence the

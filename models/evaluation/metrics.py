@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import BadInputError
-from models.base import PAD, IntArray
 
 Vector = NDArray[np.float64]
 _BOOTSTRAP_CELLS = 4_000_000
@@ -87,14 +86,24 @@ def map_at_k(grades: NDArray[np.integer], n_targets: NDArray[np.integer], k: int
     return np.asarray((precision * hits).sum(axis=1) / np.maximum(np.minimum(n_targets, k), 1))
 
 
-def coverage_at_k(items: IntArray, n_items: int, k: int) -> float:
-    """Return the share of the catalogue that stands in anybody's first k; PAD is no item.
+def precision_at_k(grades: NDArray[np.integer], k: int) -> Vector:
+    """Return the share of the k places that hold a target; a list that is shorter has empty places.
 
-    >>> coverage_at_k(np.array([[0, 1], [1, PAD]], dtype=np.int32), 4, 2)
-    0.5
+    >>> precision_at_k(np.array([[3, 0, 1, 0]]), 4).tolist()
+    [0.5]
     """
-    shown = np.unique(items[:, :k])
-    return float((shown != PAD).sum() / max(n_items, 1))
+    return np.asarray((grades[:, :k] > 0).sum(axis=1) / k)
+
+
+def f1_at_k(grades: NDArray[np.integer], n_targets: NDArray[np.integer], k: int) -> Vector:
+    """Return the harmonic mean of precision@k and recall@k; 0 where both are 0.
+
+    >>> f1_at_k(np.array([[3, 0, 1, 0], [0, 0, 0, 0]]), np.array([2, 1]), 4).round(4).tolist()
+    [0.6667, 0.0]
+    """
+    precision, recall = precision_at_k(grades, k), recall_at_k(grades, n_targets, k)
+    both = precision + recall
+    return np.where(both > 0, 2.0 * precision * recall / np.where(both > 0, both, 1.0), 0.0)
 
 
 def per_shopper(values: Vector, shoppers: NDArray[np.integer]) -> Vector:
@@ -108,7 +117,7 @@ def per_shopper(values: Vector, shoppers: NDArray[np.integer]) -> Vector:
     """
     _, codes = np.unique(shoppers, return_inverse=True)
     n_shoppers = int(codes.max(initial=-1)) + 1
-    columns = values.reshape(len(values), -1)
+    columns = values.reshape(len(values), int(np.prod(values.shape[1:])))
     sums = np.stack(
         [
             np.bincount(codes, weights=columns[:, place], minlength=n_shoppers)
@@ -122,8 +131,8 @@ def per_shopper(values: Vector, shoppers: NDArray[np.integer]) -> Vector:
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of means over `shoppers` shoppers, its 95 % bounds, and the mean of what it is
-    taken from.
+    """A difference of means over `shoppers` shoppers, its bounds (95 % unless said otherwise), and
+    the mean of what it is taken from.
     """
 
     difference: float
@@ -135,9 +144,18 @@ class Interval:
     @property
     def relative_lower(self) -> float:
         """Lower bound over the reference; 0 / 0 is 0, and something over nothing is infinite."""
-        if self.reference == 0:
-            return 0.0 if self.lower == 0 else float(np.copysign(np.inf, self.lower))
-        return self.lower / self.reference
+        return _relative(self.lower, self.reference)
+
+    @property
+    def relative_upper(self) -> float:
+        """Upper bound over the reference, in the same way."""
+        return _relative(self.upper, self.reference)
+
+
+def _relative(bound: float, reference: float) -> float:
+    if reference == 0:
+        return 0.0 if bound == 0 else float(np.copysign(np.inf, bound))
+    return bound / reference
 
 
 def paired_bootstrap(
@@ -160,35 +178,83 @@ def paired_bootstrap(
             f"bootstrap: {challenger.shape} against {reference.shape} values; "
             "needs two filled vectors of one length"
         )
-    differences = (challenger - reference)[:, None]
-    lower, upper = bootstrap_bounds(differences, samples=samples, seed=seed, confidence=confidence)
-    return Interval(
-        difference=float(differences.mean()),
-        lower=float(lower[0]),
-        upper=float(upper[0]),
-        reference=float(reference.mean()),
-        shoppers=len(reference),
-    )
+    values = np.stack((challenger, reference), axis=1)
+    return Resampling.of(values, samples=samples, seed=seed).difference(0, 1, confidence)
 
 
-def bootstrap_bounds(
-    values: Vector, *, samples: int, seed: int, confidence: float = 0.95
-) -> tuple[Vector, Vector]:
-    """Return the percentile bounds (M,) of the means of (S, M) columns; all share one resampling.
+@dataclass(frozen=True)
+class Resampling:
+    """One resampling of shoppers and what the means of M columns became in it.
 
-    Shoppers are drawn as counts, `samples` x S in blocks of bounded size, and one product gives all
-    the means.
+    Every interval that is taken from it rests on the same draws, so columns stay paired.
+
+    values  (S, M) per-shopper values, NaN where a shopper has none in that column
+    means   (samples, M) means over the shoppers drawn; NaN where none of those drawn has a value
     """
-    n_shoppers = len(values)
-    rng = np.random.default_rng(seed)
-    block = max(1, _BOOTSTRAP_CELLS // n_shoppers)
-    means = []
-    for start in range(0, samples, block):
-        size = min(block, samples - start)
-        drawn = rng.integers(n_shoppers, size=(size, n_shoppers))
-        drawn += np.arange(size)[:, None] * n_shoppers
-        counts = np.bincount(drawn.ravel(), minlength=size * n_shoppers)
-        means.append(counts.reshape(size, n_shoppers) @ values / n_shoppers)
+
+    values: Vector
+    means: Vector
+
+    @classmethod
+    def of(cls, values: Vector, *, samples: int, seed: int) -> "Resampling":
+        """Draw shoppers with replacement, as counts in blocks of bounded size.
+
+        One product gives all the means of a block.
+        """
+        n_shoppers = len(values)
+        rng = np.random.default_rng(seed)
+        given = ~np.isnan(values)
+        filled = np.where(given, values, 0.0)
+        # Columns of one segment share who is in it: it is counted once for all of them.
+        masks, mask_of = np.unique(given, axis=1, return_inverse=True)
+        masks = masks.astype(np.float64)
+        block = max(1, _BOOTSTRAP_CELLS // max(n_shoppers, 1))
+        means = [np.empty((0, values.shape[1]))]
+        for start in range(0, samples, block):
+            size = min(block, samples - start)
+            drawn = rng.integers(n_shoppers, size=(size, n_shoppers))
+            drawn += np.arange(size)[:, None] * n_shoppers
+            counts = np.bincount(drawn.ravel(), minlength=size * n_shoppers)
+            counts = counts.reshape(size, n_shoppers).astype(np.float64)
+            present = (counts @ masks)[:, mask_of.ravel()]  # (size, S) x (S, masks) -> (size, M)
+            with np.errstate(invalid="ignore"):
+                means.append(counts @ filled / present)
+        return cls(values, np.concatenate(means))
+
+    def mean(self, column: int, confidence: float = 0.95) -> tuple[float, float]:
+        """Return the percentile bounds of a column's mean.
+
+        >>> Resampling.of(np.array([[0.5], [0.5]]), samples=20, seed=1).mean(0)
+        (0.5, 0.5)
+        """
+        lower, upper = _percentiles(self.means[:, column], confidence)
+        return lower, upper
+
+    def difference(self, column: int, reference: int, confidence: float = 0.95) -> Interval:
+        """Return the interval of one column's mean less another's, over those who have both.
+
+        Raises:
+            BadInputError: no shopper has a value, or not the same shoppers have both.
+        """
+        given = ~np.isnan(self.values[:, column])
+        if not given.any() or not np.array_equal(given, ~np.isnan(self.values[:, reference])):
+            raise BadInputError(
+                f"bootstrap: columns {column} and {reference} are not of the same shoppers, or of "
+                "none; pair them first"
+            )
+        base = self.values[given, reference]
+        lower, upper = _percentiles(self.means[:, column] - self.means[:, reference], confidence)
+        return Interval(
+            difference=float((self.values[given, column] - base).mean()),
+            lower=lower,
+            upper=upper,
+            reference=float(base.mean()),
+            shoppers=int(given.sum()),
+        )
+
+
+def _percentiles(means: Vector, confidence: float) -> tuple[float, float]:
     tail = (1.0 - confidence) / 2.0
-    lower, upper = np.quantile(np.concatenate(means), (tail, 1.0 - tail), axis=0)
-    return lower, upper
+    drawn = means[~np.isnan(means)]
+    lower, upper = np.quantile(drawn, (tail, 1.0 - tail))
+    return float(lower), float(upper)

@@ -1,5 +1,6 @@
 """A weighted blend of z-scored base scores: the fusion to beat when data is scarce."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from contracts.errors import BadInputError, CorruptError
 from models.artifacts import load_json, save_json
 from models.base import FloatArray
-from models.ranking.frame import Frame, z_names
-from models.ranking.training_rows import RankRows
+from models.ranking.frame import Frame, Widen, z_names
+from models.ranking.training_rows import FusionRows, RankRows
 
 META: Final = "fusion"
 _STEPS: Final = (0.5, 0.25, 0.1, 0.05, 0.02)
@@ -20,33 +21,32 @@ _PASSES: Final = 6
 
 @dataclass(frozen=True)
 class Blend:
-    """A weighted sum of z-scored base scores; weights are 0 or more and sum to 1."""
+    """A weighted sum of z-scored base scores; weights are 0 or more and sum to 1.
+
+    Any source that says nothing gets the weight 0. Cost at a request: one sum, no other features.
+    """
 
     kind: ClassVar[str] = "blend"
     weights: dict[str, float]
 
-    def score(self, frame: Frame) -> FloatArray:
-        """Score a frame; raises BadInputError when a source with a weight is not in it."""
+    trees: ClassVar[None] = None
+    item_features: ClassVar[tuple[str, ...]] = ()
+
+    def score(self, frame: Frame, widen: Widen | None = None) -> FloatArray:
+        """Score a frame of base scores; raises BadInputError when a source with a weight is not in
+        it. `widen` is not called.
+        """
         names = z_names(tuple(self.weights))
         if missing := set(names) - set(frame.names):
-            raise BadInputError(f"blend: the frame has no {sorted(missing)}")
+            raise BadInputError(f"{self.kind}: the frame has no {sorted(missing)}")
         mask = frame.mask
         scores = np.full(mask.shape, -np.inf, np.float32)
-        scores[mask] = self._of(frame.columns(names)[mask])
+        scores[mask] = weighted_sum(frame.columns(names)[mask], self.weights.values())
         return scores
 
     def score_rows(self, rows: RankRows) -> FloatArray:
         """Score (N,) rows."""
-        names = z_names(tuple(self.weights))
-        return self._of(rows.values[:, [rows.names.index(name) for name in names]])
-
-    def _of(self, z: FloatArray) -> FloatArray:
-        total = np.zeros(len(z), np.float64)
-        # Summed in one fixed order: a matrix product may round differently for one row and for
-        # many.
-        for place, weight in enumerate(self.weights.values()):
-            total += weight * z[:, place]
-        return total.astype(np.float32)
+        return weighted_sum(rows.columns(z_names(tuple(self.weights))), self.weights.values())
 
     def save(self, folder: Path) -> None:
         """Write fusion.json."""
@@ -68,24 +68,32 @@ def load_meta(folder: Path, kind: str) -> dict[str, Any]:
     return meta
 
 
-def fit_blend(
-    rows: RankRows,
-    sources: tuple[str, ...],
-    ideal_dcg: NDArray[np.float64],
-    query_weights: NDArray[np.float64],
-    k: int,
-) -> Blend:
+def weighted_sum(values: FloatArray, weights: Iterable[float]) -> FloatArray:
+    """Return the (N,) sums of (N, M) values times M weights."""
+    total = np.zeros(len(values), np.float64)
+    # Summed in one fixed order: a matrix product may round differently for one row and for many.
+    for place, weight in enumerate(weights):
+        total += weight * values[:, place]
+    return total.astype(np.float32)
+
+
+def fit_blend(data: FusionRows, k: int) -> Blend:
     """Find the simplex weights with the best mean NDCG@k by a coordinate search; the same rows, the
     same weights.
 
     Starting at the best single source, a step moves a share of the weight to one source, or drops
-    one source; the best step is taken while it helps, then the steps get smaller. `ideal_dcg` (Q,)
-    and `query_weights` (Q,) are of the queries that rows.queries number; weights sum to 1.
+    one source; the best step is taken while it helps, then the steps get smaller.
+
+    Raises:
+        BadInputError: no query has a target among its candidates.
     """
-    padded = _Padded.of(rows, sources, len(ideal_dcg))
+    if not (data.train.labels > 0).any():
+        raise BadInputError("blend: no training query has a target among its candidates")
+    sources = data.sources
+    padded = _Padded.of(data.train, sources, len(data.ideal_dcg))
 
     def objective(weights: NDArray[np.float64]) -> float:
-        return padded.ndcg(weights, ideal_dcg, query_weights, k)
+        return padded.ndcg(weights, data.ideal_dcg, data.weights, k)
 
     corners = np.eye(len(sources))
     best = max((objective(corner), -place) for place, corner in enumerate(corners))
@@ -126,8 +134,7 @@ class _Padded:
         z = np.zeros((n_queries, width, len(sources)), np.float32)
         gains = np.zeros((n_queries, width), np.float32)
         filled = np.zeros((n_queries, width), bool)
-        columns = [rows.names.index(name) for name in z_names(sources)]
-        z[rows.queries, places] = rows.values[:, columns]
+        z[rows.queries, places] = rows.columns(z_names(sources))
         gains[rows.queries, places] = np.exp2(rows.labels) - 1.0
         filled[rows.queries, places] = True
         return cls(z, gains, filled)

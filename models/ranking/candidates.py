@@ -38,22 +38,31 @@ class ScoredBlock:
         self._available = available
         self._dense: dict[str, FloatArray] = {}
 
-    def top(self, name: str, k: int, exclude: IntArray | None) -> tuple[IntArray, FloatArray]:
+    def top(
+        self,
+        name: str,
+        k: int,
+        exclude: IntArray | None,
+        only: NDArray[np.bool_] | None = None,
+    ) -> tuple[IntArray, FloatArray]:
         """Return the (B, k) best items of one retriever and their scores, PAD and -inf where none
-        are left.
+        are left; with `only` (I,), of these items alone.
         """
+        listed = _both(self._available, only)
         dense = self._scores(name)
         if dense is None:
-            left_out = self._with_unavailable(exclude)
+            left_out = self._with_unlisted(exclude, listed)
             return self._retrievers[name].recommend(self._histories, k, left_out)
-        if self._available is not None:
-            dense = np.where(self._available, dense, np.float32(-np.inf))
+        if listed is not None:
+            dense = np.where(listed, dense, np.float32(-np.inf))
         return top_k(dense, k, exclude)
 
-    def _with_unavailable(self, exclude: IntArray | None) -> IntArray | None:
-        if self._available is None:
+    def _with_unlisted(
+        self, exclude: IntArray | None, listed: NDArray[np.bool_] | None
+    ) -> IntArray | None:
+        if listed is None:
             return exclude
-        missing = np.flatnonzero(~self._available).astype(np.int32)
+        missing = np.flatnonzero(~listed).astype(np.int32)
         missing = np.broadcast_to(missing, (len(self._histories), len(missing)))
         return missing if exclude is None else np.concatenate((exclude, missing), axis=1)
 
@@ -72,6 +81,15 @@ class ScoredBlock:
                 return None
             self._dense[name] = score_all(self._histories)
         return self._dense[name]
+
+
+def _both(
+    left: NDArray[np.bool_] | None, right: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    """Return the marks that are in both; None marks everything."""
+    if left is None or right is None:
+        return right if left is None else left
+    return left & right
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from typing import Any, Final
 import numpy as np
 
 from contracts.errors import SettingsError
-from contracts.events import EVENT_CODES, EVENT_TYPES, EVENT_WEIGHTS
+from contracts.events import AGAINST_WEIGHTS, EVENT_CODES, EVENT_TYPES, EVENT_WEIGHTS
 from models.base import FloatArray
 
 REPEATS_ALLOWED: Final = "repeats_allowed"
 NEW_ITEMS_ONLY: Final = "new_items_only"
 TABLES: Final = (REPEATS_ALLOWED, NEW_ITEMS_ONLY)
-FUSIONS: Final = ("auto", "lambdamart", "blend")
+AUTO: Final = "auto"
+FUSIONS: Final = (AUTO, "blend", "blend_softmax", "stacking", "cascade", "lambdamart")
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,35 @@ class RecipeConfig:
     negatives_per_query: int = 60
     """Candidates without a target's grade that are kept per query in the ranker's training rows."""
     validation_share: float = 0.15
-    """Share of the rank window's shoppers kept for early stopping, blend weights and the choice of
-    fusion.
+    """Share of the rank window's shoppers kept for early stopping and the choice of fusion."""
+    stopping_share: float = 0.3
+    """Share of the validation shoppers who stop the trees; the others choose the fusion. All do
+    both where fewer than 100 would be left to choose.
     """
     fusion: str = "auto"
-    """`auto` chooses between `lambdamart` and `blend` on the validation shoppers."""
+    """`auto` fits `blend`, `blend_softmax`, `stacking`, `cascade` and `lambdamart`, and serves what
+    is best on the choosing validation shoppers; a name fits that one.
+    """
+    cascade_keeps: int = 100
+    """Candidates that the cascade's blend hands to its trees."""
+    ablation_queries: int = 800
+    """Training queries on which the trees are fitted again without each family of features, to
+    report what each is worth; 0: not done.
+    """
+    prune_features: bool = False
+    """Fit the trees again without the families of features that do no good on the choosing
+    validation shoppers, and take them if they are no worse there.
+    """
     k: int = 10
     """List length that the choice of fusion and the gate look at (NDCG@k)."""
     seed: int = 7
     max_depth: int = 5
     learning_rate: float = 0.15
     max_trees: int = 120
+    """Rounds of boosting at most."""
+    parallel_trees: int = 1
+    """Trees of one round, each of other rows and features, averaged: steadier, and as much dearer.
+    """
     early_stopping_rounds: int = 12
     min_child_weight: float = 5.0
     subsample: float = 0.9
@@ -57,9 +76,12 @@ class RecipeConfig:
     """The table of results that decides: `repeats_allowed` or `new_items_only`."""
     bootstrap_samples: int = 1000
     event_weights: dict[str, float] = field(
-        default_factory=lambda: {name: float(weight) for name, weight in EVENT_WEIGHTS.items()}
+        default_factory=lambda: {
+            name: float(weight) for name, weight in (EVENT_WEIGHTS | AGAINST_WEIGHTS).items()
+        }
     )
-    """Strength of an event by its type; a type that is left out counts 0."""
+    """Strength of an event by its type. Below 0: it speaks against its item, and takes back what
+    the shopper did with it before. A type that is left out counts 0: it is not looked at."""
     minimum_champion_shoppers: int = 500
     """Fewer test shoppers than this after the champion's data end: its recipe is refitted instead.
     """
@@ -82,12 +104,18 @@ class RecipeConfig:
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise SettingsError(f"training.{name} = {getattr(self, name)!r}: must be 1 or more")
-        for name in ("validation_share", "learning_rate", "subsample", "colsample_bytree"):
-            if not 0 < getattr(self, name) <= 1:
-                raise SettingsError(f"training.{name} = {getattr(self, name)!r}: must be in (0, 1]")
-        if self.validation_share > 0.5:
+        for name, most in _SHARES.items():
+            if not 0 < getattr(self, name) <= most:
+                raise SettingsError(
+                    f"training.{name} = {getattr(self, name)!r}: must be in (0, {most}]"
+                )
+        if self.ablation_queries < 0:
             raise SettingsError(
-                f"training.validation_share = {self.validation_share}: must be at most 0.5"
+                f"training.ablation_queries = {self.ablation_queries}: must be 0 or more"
+            )
+        if self.prune_features and not self.ablation_queries:
+            raise SettingsError(
+                "training.prune_features: needs the ablation; set training.ablation_queries"
             )
 
     def weights(self) -> FloatArray:
@@ -102,6 +130,13 @@ class RecipeConfig:
         return asdict(self)
 
 
+_SHARES = {
+    "validation_share": 0.5,
+    "stopping_share": 0.9,
+    "learning_rate": 1.0,
+    "subsample": 1.0,
+    "colsample_bytree": 1.0,
+}
 _AT_LEAST_ONE = (
     "history_length",
     "rank_days",
@@ -112,9 +147,11 @@ _AT_LEAST_ONE = (
     "max_rank_queries",
     "max_test_queries",
     "negatives_per_query",
+    "cascade_keeps",
     "k",
     "max_depth",
     "max_trees",
+    "parallel_trees",
     "early_stopping_rounds",
     "bootstrap_samples",
     "minimum_champion_shoppers",

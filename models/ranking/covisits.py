@@ -57,6 +57,13 @@ class CoVisits:
             return cls(sparse.csr_array((0, 0), dtype=np.float32))
         return cls(pruned_product(matrix.T.tocsr(), matrix, cosine, N_NEIGHBOURS))
 
+    def extended(self, n_added: int) -> "CoVisits":
+        """Return the table over so many items more, which nobody took yet."""
+        n_items = self.table.shape[0] + n_added
+        indptr = np.pad(self.table.indptr, (0, n_added), mode="edge")
+        parts = (self.table.data, self.table.indices, indptr)
+        return CoVisits(sparse.csr_array(parts, shape=(n_items, n_items), copy=False))
+
     def features(self, items: IntArray, histories: Histories) -> tuple[FloatArray, FloatArray]:
         """Return max and sum over each history's last distinct items, (B, C) each; 0 for none."""
         last = _last_distinct(histories.items[:, -LAST_ITEMS:])

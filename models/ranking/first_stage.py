@@ -23,11 +23,12 @@ from models.ranking.candidates import (
 )
 from models.ranking.config import RecipeConfig
 from models.ranking.covisits import CoVisits
-from models.ranking.frame import Frame, build_frame
+from models.ranking.frame import Frame, base_frame, widen_frame
 from models.ranking.histories import newest
 from models.ranking.inputs import QueryInputs
 from models.ranking.item_groups import ItemGroups
 from models.ranking.pair_features import OwnItems
+from models.retrieval.weighting import unwanted
 
 POPULARITY: Final = "popularity"
 _BLOCK_CELLS: Final = 1 << 26  # dense scores of all retrievers held at once (256 MiB of float32)
@@ -66,6 +67,24 @@ class FirstStage:
     def _weights(self) -> FloatArray:
         return self.config.weights()
 
+    def with_items(self, added: Catalogue) -> "FirstStage":
+        """Return the stage over `added` items too, numbered after its own: each retriever places
+        them as it can, and says of its own items what it said before.
+
+        Raises:
+            BadInputError: an added item is in the catalogue already.
+        """
+        if not len(added):
+            return self
+        if held := set(self.catalogue.item_ids) & set(added.item_ids):
+            raise BadInputError(f"added items: {min(held)!r} is in the catalogue already")
+        return replace(
+            self,
+            retrievers={name: one.extended(added) for name, one in self.retrievers.items()},
+            catalogue=self.catalogue + added,
+            covisits=None if self.covisits is None else self.covisits.extended(len(added)),
+        )
+
     @property
     def names(self) -> tuple[str, ...]:
         """Retriever names, in order."""
@@ -92,9 +111,13 @@ class FirstStage:
     ) -> "Question":
         """Open a question about one block of queries.
 
-        `exclude` (B, E), padded with PAD, and everything that is not `available` (I,) are left out
-        of all answers; `new_items_only` leaves out what is in each shopper's history as well.
+        `exclude` (B, E), padded with PAD, everything that is not `available` (I,), and what a
+        shopper disliked or hid and did not come back to are left out of all answers;
+        `new_items_only` leaves out what is in each shopper's history as well.
         """
+        if (refused := unwanted(inputs.histories)) is not None:
+            parts = (refused,) if exclude is None else (exclude, refused)
+            exclude = np.concatenate(parts, axis=1)
         retrieved = newest(inputs.histories, self.config.history_length)
         question = Question(
             stage=self,
@@ -158,8 +181,17 @@ class Question:
         ranked[items == PAD] = -np.inf
         return items, ranked, (order < k) & (items != PAD)
 
-    def candidates(self, limit: int, at_least: int = 0) -> Candidates:
-        """Return the union of all proposals, at most `limit` a query, scored by everyone."""
+    def candidates(
+        self,
+        limit: int,
+        at_least: int = 0,
+        kept_for: NDArray[np.bool_] | None = None,
+        n_kept: int = 0,
+    ) -> Candidates:
+        """Return the union of all proposals, at most `limit` a query, scored by everyone.
+
+        Each retriever also proposes its best `n_kept` of the items marked in `kept_for` (I,).
+        """
         config, names = self.stage.config, self.stage.names
         proposals: Proposals = propose(
             self.top,
@@ -169,6 +201,8 @@ class Question:
             n_own=0 if self.new_items_only else config.history_candidates,
             n_rows=len(self.inputs),
         )
+        if kept_for is not None and n_kept:
+            proposals = self._with_kept(proposals, kept_for, n_kept)
         items, sources = unite(
             proposals,
             limit=max(limit, at_least),
@@ -183,9 +217,40 @@ class Question:
 
     def frame(self, candidates: Candidates) -> Frame:
         """Return the ranker frame of candidates."""
-        return build_frame(
-            candidates, self.inputs, self.own, self.stage.groups, self.stage.covisits
-        )
+        return self.widen(base_frame(candidates))
+
+    def widen(self, base: Frame) -> Frame:
+        """Add all other features to a frame of base scores."""
+        return widen_frame(base, self.inputs, self.own, self.stage.groups, self.stage.covisits)
+
+    def base_kept(
+        self, name: str, kept_for: NDArray[np.bool_], n: int
+    ) -> tuple[IntArray, FloatArray]:
+        """Return the (B, n) items marked in `kept_for` that a retriever scores best, and their
+        scores; those of which it knows nothing (score 0) come last.
+        """
+        items, scores = self.block.top(name, n, self.exclude, kept_for)
+        known = scores != 0
+        order = np.argsort(~known | (items == PAD), axis=1, kind="stable")
+        return np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def _with_kept(self, proposals: Proposals, kept_for: NDArray[np.bool_], n: int) -> Proposals:
+        """Put the best `n` marked items before what each retriever proposes, so that no limit cuts
+        them.
+
+        Popularity proposes them also where it knows nothing of them: so there are some for a
+        shopper of whom nothing is known.
+        """
+        lists = []
+        for name, own in zip(proposals.sources, proposals.items, strict=True):
+            if name == HISTORY:
+                lists.append(own)
+                continue
+            items, scores = self.block.top(name, n, self.exclude, kept_for)
+            if name != POPULARITY:
+                items = np.where(scores == 0, np.int32(PAD), items)
+            lists.append(np.concatenate((items, own), axis=1))
+        return Proposals(proposals.sources, tuple(lists))
 
     def _known(self, name: str, k: int) -> tuple[IntArray, FloatArray]:
         items, scores = self.top(name, k)

@@ -2,6 +2,7 @@
 and service.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,9 @@ FEATURE_VERSION: Final = "ranker_v2"
 no release: a fusion takes from the frame the features that it was trained with, by name."""
 PRICE: Final = "price"
 ITEM_PREFIX: Final = "item__"
+N_CANDIDATES: Final = "n_candidates"
+AGREEMENT: Final = ("n_sources", "reciprocal_ranks", "best_rank", N_CANDIDATES)
+_RANK_OFFSET: Final = np.float32(60.0)  # of reciprocal rank fusion (Cormack et al. 2009)
 
 
 @dataclass(frozen=True)
@@ -45,57 +49,113 @@ class Frame:
         """Return (B, C, len(names)) of the named features."""
         return self.values[..., [self.names.index(name) for name in names]]
 
+    def narrowed(self, places: NDArray[np.int64]) -> "Frame":
+        """Return the candidates at (B, K) places alone; places ascend within a row."""
+        values = np.take_along_axis(self.values, places[..., None], axis=1)
+        return Frame(values, np.take_along_axis(self.items, places, axis=1), self.names)
+
+
+Widen = Callable[[Frame], Frame]
+"""Adds to a frame of base scores all the other features."""
+
 
 def z_names(sources: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the z-scored base scores."""
     return tuple(f"{name}__z" for name in sources)
 
 
-def feature_names(sources: tuple[str, ...], item_features: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of the frame's features, in order."""
+def rank_names(sources: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the ranks by base score."""
+    return tuple(f"{name}__rank" for name in sources)
+
+
+def base_names(sources: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of what the base scores alone say, in order."""
     return (
         *(f"{name}__score" for name in sources),
         *z_names(sources),
-        *(f"{name}__rank" for name in sources),
-        "n_sources",
-        *PAIR_FEATURES,
-        *USER_FEATURES,
-        *(f"{ITEM_PREFIX}{name}" for name in item_features),
+        *rank_names(sources),
+        *AGREEMENT,
     )
 
 
-def build_frame(
-    candidates: Candidates,
+def feature_names(sources: tuple[str, ...], item_features: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the frame's features, in order."""
+    return (*base_names(sources), *_other_names(item_features))
+
+
+def _other_names(item_features: tuple[str, ...]) -> tuple[str, ...]:
+    item = (f"{ITEM_PREFIX}{name}" for name in item_features)
+    return (*PAIR_FEATURES, *USER_FEATURES, *item)
+
+
+def base_frame(candidates: Candidates) -> Frame:
+    """Lay out what the base scores alone say of the candidates.
+
+    Base scores come raw, z-scored over the query's candidates, and as ranks (0 is best, equal
+    scores share the better rank): ranks alone lose 7 % (measured), raw alone moves when a model is
+    refitted. What the sources agree on follows.
+    """
+    items, scores = candidates.items, candidates.scores
+    filled, placed = items != PAD, ranks(scores)
+    parts = (
+        np.where(filled[..., None], scores, np.float32(np.nan)),
+        z_scores(scores, filled),
+        placed,
+        agreement(scores, placed, filled, candidates.sources.sum(axis=-1)),
+    )
+    values: FloatArray = np.concatenate(parts, axis=-1, dtype=np.float32)
+    return Frame(values, items, base_names(tuple(candidates.retrievers)))
+
+
+def agreement(
+    scores: FloatArray,
+    placed: FloatArray,
+    filled: NDArray[np.bool_],
+    n_sources: NDArray[np.integer | np.floating],
+) -> FloatArray:
+    """Return (B, C, len(AGREEMENT)) of (B, C, S) scores and ranks, and (B, C) proposing sources.
+
+    reciprocal_ranks  the sum of 1 / (60 + rank) over sources that know the candidate: a score of
+                      exactly 0 says that they do not
+    best_rank         the best of those ranks; n_candidates where no source knows it
+    n_candidates      of the query: how much a rank says
+    """
+    known = (scores != 0) & filled[..., None]
+    count = filled.sum(axis=1, dtype=np.float32)[:, None]
+    votes = np.where(known, 1.0 / (_RANK_OFFSET + placed), np.float32(0.0))
+    best = np.where(known, placed, count[..., None]).min(axis=-1)
+    total = np.zeros(best.shape, np.float32)
+    for place in range(votes.shape[-1]):  # over the sources, in one fixed order
+        total += votes[..., place]
+    columns = (n_sources, total, best, np.broadcast_to(count, best.shape))
+    return np.stack(columns, axis=-1).astype(np.float32)
+
+
+def widen_frame(
+    base: Frame,
     inputs: QueryInputs,
     own: OwnItems,
     groups: ItemGroups,
     covisits: CoVisits | None = None,
 ) -> Frame:
-    """Lay out the frame of B queries: memory is 4 bytes x B x C x F, so callers go block by block.
+    """Add what is known of the pair, the shopper and the item to a frame of base scores.
 
-    Base scores come raw, z-scored over the query's candidates, and as ranks (0 is best, equal
-    scores share the better rank): ranks alone lose 7 % (measured), raw alone moves when a model is
-    refitted.
+    Memory is 4 bytes x B x C x F, so callers go block by block. What is added to a candidate does
+    not depend on the other candidates: a frame may be narrowed before as well as after.
     """
-    items = candidates.items
-    sources, features = tuple(candidates.retrievers), inputs.item_features
-    names = feature_names(sources, features.names)
-    n = len(sources)
-    values = np.empty((*items.shape, len(names)), np.float32)
-    filled = items != PAD
-    raw = np.where(filled[..., None], candidates.scores, np.float32(np.nan))
-    values[..., :n] = raw
-    values[..., n : 2 * n] = z_scores(candidates.scores, filled)
-    values[..., 2 * n : 3 * n] = ranks(candidates.scores)
-    values[..., 3 * n] = candidates.sources.sum(axis=-1)
-    place = 3 * n + 1
+    items, features = base.items, inputs.item_features
+    others = _other_names(features.names)
+    n, n_pair, n_user = len(base.names), len(PAIR_FEATURES), len(USER_FEATURES)
+    values = np.empty((*items.shape, n + len(others)), np.float32)
+    values[..., :n] = base.values
     as_of = features.gather(inputs.day_rows, items)
     prices = (
         as_of[..., features.names.index(PRICE)]
         if PRICE in features.names
         else np.full(items.shape, np.nan, np.float32)
     )
-    values[..., place : place + len(PAIR_FEATURES)] = pair_features(
+    values[..., n : n + n_pair] = pair_features(
         items,
         own,
         inputs.histories,
@@ -104,10 +164,9 @@ def build_frame(
         Shopper(inputs.user[:, PRICE_LEVEL], inputs.user[:, PRICE_SPREAD]),
         covisits,
     )
-    place += len(PAIR_FEATURES)
-    values[..., place : place + len(USER_FEATURES)] = inputs.user[:, None, :]
-    values[..., place + len(USER_FEATURES) :] = as_of
-    return Frame(values, items, names)
+    values[..., n + n_pair : n + n_pair + n_user] = inputs.user[:, None, :]
+    values[..., n + n_pair + n_user :] = as_of
+    return Frame(values, items, (*base.names, *others))
 
 
 def z_scores(scores: FloatArray, filled: NDArray[np.bool_]) -> FloatArray:

@@ -13,7 +13,7 @@ from models.artifacts import save_json
 from models.base import FloatArray
 from models.ranking.blend import META, load_meta
 from models.ranking.config import RecipeConfig
-from models.ranking.frame import ITEM_PREFIX, Frame
+from models.ranking.frame import ITEM_PREFIX, Frame, Widen
 from models.ranking.training_rows import RankRows
 
 _TREES: Final = "lambdamart.ubj"
@@ -25,8 +25,8 @@ class LambdaMART:
     """Gradient-boosted trees on the LambdaRank gradient of NDCG (Burges 2010), by XGBoost; labels
     are grades.
 
-    Only the trees up to the best round of early stopping are kept. `threads` is how many score; one
-    is fastest for a single request.
+    A round is one tree, or the mean of `parallel_trees`. Only the `n_rounds` up to the best of
+    early stopping are kept. `threads` is how many score; one is fastest for a single request.
     """
 
     kind: ClassVar[str] = "lambdamart"
@@ -34,7 +34,7 @@ class LambdaMART:
     def __init__(self, booster: xgb.Booster, names: tuple[str, ...], threads: int = 1) -> None:
         self._booster = booster
         self._names = names
-        self.n_trees = booster.num_boosted_rounds()
+        self.n_rounds = booster.num_boosted_rounds()
         self._booster.set_param({"nthread": threads})
 
     @classmethod
@@ -72,29 +72,43 @@ class LambdaMART:
         return cls(kept, train.names, _threads(config))
 
     @property
+    def trees(self) -> Self:
+        """The trees, which are all of it."""
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the frame's features that it was trained with, in order."""
+        return self._names
+
+    @property
     def item_features(self) -> tuple[str, ...]:
         """Names of the item features among the frame's, in order."""
         prefix = ITEM_PREFIX
         return tuple(name.removeprefix(prefix) for name in self._names if name.startswith(prefix))
 
-    def score_rows(self, values: FloatArray) -> FloatArray:
-        """Score (N, F) rows."""
-        if len(values) == 0:
-            return np.empty(0, np.float32)
-        scores: FloatArray = self._booster.inplace_predict(
-            values, iteration_range=(0, self.n_trees), validate_features=False
-        )
-        return scores
+    def score_rows(self, rows: RankRows) -> FloatArray:
+        """Score (N,) rows by the features of the training."""
+        return self._predict(rows.only(self._names).values)
 
-    def score(self, frame: Frame) -> FloatArray:
+    def score(self, frame: Frame, widen: Widen | None = None) -> FloatArray:
         """Score a frame by the features of the training, whatever else and in whatever order it
-        has; raises BadInputError when it lacks one."""
+        has; raises BadInputError when it lacks one. `widen` is called first where it is given."""
+        frame = widen(frame) if widen else frame
         if missing := sorted(set(self._names) - set(frame.names)):
             raise BadInputError(f"lambdamart: the frame lacks features of the training: {missing}")
         mask = frame.mask
         scores = np.full(mask.shape, -np.inf, np.float32)
         values = frame.values if frame.names == self._names else frame.columns(self._names)
-        scores[mask] = self.score_rows(values[mask])
+        scores[mask] = self._predict(values[mask])
+        return scores
+
+    def _predict(self, values: FloatArray) -> FloatArray:
+        if len(values) == 0:
+            return np.empty(0, np.float32)
+        scores: FloatArray = self._booster.inplace_predict(
+            values, iteration_range=(0, self.n_rounds), validate_features=False
+        )
         return scores
 
     def importance(self) -> dict[str, float]:
@@ -136,6 +150,7 @@ def _parameters(config: RecipeConfig) -> dict[str, Any]:
         "tree_method": "hist",
         "max_bin": _MAX_BIN,
         "max_depth": config.max_depth,
+        "num_parallel_tree": config.parallel_trees,
         "eta": config.learning_rate,
         "min_child_weight": config.min_child_weight,
         "subsample": config.subsample,

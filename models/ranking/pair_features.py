@@ -13,6 +13,7 @@ from models.base import PAD, FloatArray, Histories, IntArray
 from models.ranking.covisits import CoVisits
 from models.ranking.item_groups import Affinities, ItemGroups, Labels, gather
 from models.ranking.keys import PairSet
+from models.retrieval.weighting import standing
 
 HISTORY_HALF_LIFE_DAYS: Final = 30.0
 """Age at which an event counts half in the score of the shopper's own items."""
@@ -67,7 +68,7 @@ class OwnItems:
     @classmethod
     def of(cls, histories: Histories, event_weights: FloatArray, n_items: int) -> "OwnItems":
         """Sum up histories; `score` is the sum of weight(type) x 2^(-age /
-        HISTORY_HALF_LIFE_DAYS).
+        HISTORY_HALF_LIFE_DAYS) over the events that stand (`standing`).
         """
         rows, places = np.nonzero(histories.items != PAD)
         items = histories.items[rows, places]
@@ -84,7 +85,8 @@ class OwnItems:
         moments = _distinct_ages(inverse[bought], ages[bought], size)
         gap = np.where(moments > 1, (first - last) / np.maximum(moments - 1, 1), np.nan)
         disliked = (types == DISLIKE) | (types == HIDE)
-        weight = event_weights[types] * np.exp2(-ages / HISTORY_HALF_LIFE_DAYS)
+        counted = standing(histories, event_weights)[rows, places]
+        weight = counted * event_weights[types] * np.exp2(-ages / HISTORY_HALF_LIFE_DAYS)
         return cls(
             pairs=pairs,
             times_seen=np.bincount(inverse, minlength=size).astype(np.float64),
@@ -107,7 +109,8 @@ class OwnItems:
 
     def affinities(self, labels: Labels) -> Affinities:
         """Return how the shoppers stand to labels of their own items."""
-        return Affinities.of(self.pairs, self.score, self.times_seen, self.days_since_seen, labels)
+        liked = np.maximum(self.score, 0.0)
+        return Affinities.of(self.pairs, liked, self.times_seen, self.days_since_seen, labels)
 
 
 def _distinct_ages(

@@ -2,11 +2,12 @@
 sample of the others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import BadInputError
 from models.base import FloatArray
 from models.ranking.frame import Frame
 from models.ranking.targets import GradeArray
@@ -25,14 +26,46 @@ class RankRows:
     queries: NDArray[np.int64]
     names: tuple[str, ...]
 
+    def columns(self, names: tuple[str, ...]) -> FloatArray:
+        """Return (N, len(names)) of the named features; BadInputError when one is not there."""
+        if missing := sorted(set(names) - set(self.names)):
+            raise BadInputError(f"ranker rows have no {missing}; there are {list(self.names)}")
+        return self.values[:, [self.names.index(name) for name in names]]
+
+    def only(self, names: tuple[str, ...]) -> "RankRows":
+        """Return the rows with some of their features."""
+        return (
+            self if names == self.names else replace(self, values=self.columns(names), names=names)
+        )
+
+    def where(self, kept: NDArray[np.bool_]) -> "RankRows":
+        """Return the (N,) marked rows."""
+        return RankRows(self.values[kept], self.labels[kept], self.queries[kept], self.names)
+
+    def of_queries(self, marked: NDArray[np.bool_]) -> "RankRows":
+        """Return the rows of the (Q,) marked queries, which keep their numbers."""
+        return self.where(marked[self.queries])
+
+    def first_queries(self, n: int) -> "RankRows":
+        """Return the rows of the first n queries that there are."""
+        there = np.unique(self.queries)
+        return self if len(there) <= n else self.where(self.queries < there[n])
+
+    def places(self, scores: FloatArray) -> NDArray[np.int64]:
+        """Return the place of each row in its query by (N,) scores, from 0, ties in row order."""
+        order = np.lexsort((-scores, self.queries))  # stable
+        queries = self.queries[order]
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order)) - np.searchsorted(queries, queries)
+        return places
+
     def with_targets(self) -> "RankRows":
         """Return the rows of queries that have a target: the others teach nothing about an
         order.
         """
         has = np.zeros(int(self.queries.max(initial=-1)) + 1, bool)
         has[self.queries[self.labels > 0]] = True
-        kept = has[self.queries]
-        return RankRows(self.values[kept], self.labels[kept], self.queries[kept], self.names)
+        return self.of_queries(has)
 
     def thinned(self, negatives: int, seed: int) -> "RankRows":
         """Return all targets and at most `negatives` other rows of each query, drawn at random."""
@@ -50,12 +83,10 @@ class RankRows:
         """Return (n_queries, k) grades of each query's best rows by (N,) scores, ties in row
         order.
         """
-        order = np.lexsort((-scores, self.queries))  # stable
-        queries = self.queries[order]
-        places = np.arange(len(queries)) - np.searchsorted(queries, np.arange(n_queries))[queries]
+        places = self.places(scores)
         top = places < k
         grades = np.zeros((n_queries, k), np.int8)
-        grades[queries[top], places[top]] = self.labels[order][top]
+        grades[self.queries[top], places[top]] = self.labels[top]
         return grades
 
     @classmethod
@@ -67,6 +98,26 @@ class RankRows:
             np.concatenate([part.queries for part in parts]),
             parts[0].names,
         )
+
+
+@dataclass(frozen=True)
+class FusionRows:
+    """What the fusions are fitted on.
+
+    train      rows of Q queries, numbered 0 to Q - 1      ideal_dcg  (Q,) of their best lists
+    stopping   whole queries of other shoppers, which stop the trees; None: nothing does
+    weights    (Q,) of the queries, summing to 1           sources    whose base scores there are
+    """
+
+    train: RankRows
+    ideal_dcg: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    sources: tuple[str, ...]
+    stopping: RankRows | None = None
+
+    def gains(self) -> NDArray[np.float64]:
+        """Return 2^grade - 1 of each training row, (N,)."""
+        return np.asarray(np.exp2(self.train.labels.astype(np.float64)) - 1.0)
 
 
 def all_rows(frame: Frame, grades: GradeArray, first_query: int) -> RankRows:

@@ -3,7 +3,7 @@ call the same code.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,20 +12,22 @@ from numpy.typing import NDArray
 
 from contracts.errors import BadInputError, CorruptError
 from models.artifacts import load_json, save_json
-from models.base import PAD, Candidates, FloatArray, IntArray
+from models.base import PAD, Candidates, Catalogue, FloatArray, IntArray
 from models.config import load_config
 from models.data import ItemIndex, load_catalogue, save_catalogue
 from models.ranking.config import RecipeConfig
 from models.ranking.covisits import CoVisits
 from models.ranking.first_stage import FirstStage, Question
-from models.ranking.frame import FEATURE_VERSION
+from models.ranking.frame import FEATURE_VERSION, base_frame
 from models.ranking.fusion import Fusion, load_fusion
 from models.ranking.inputs import QueryInputs
-from models.ranking.lambdamart import LambdaMART
+from models.ranking.rerank import Quota, keep_places
 from models.registry import load_retriever
 
 FUSED: Final = "fused"
 BASE: Final = "base"
+KEPT_PER_PLACE: Final = 3
+"""Items that each retriever proposes for a place that a quota keeps; the best of all are taken."""
 CONFIG_FILE: Final = "config"
 COVISITS: Final = "covisits"
 
@@ -48,7 +50,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class TwoStageRecommender:
-    """What a release serves: `fused:lambdamart`, `fused:blend`, or one part alone, e.g.
+    """What a release serves: a fusion, e.g. `fused:lambdamart`, or one part alone, e.g.
     `base:ease`.
 
     Equal inputs give equal lists, byte for byte; equal scores go to the smaller item_index. A
@@ -79,7 +81,14 @@ class TwoStageRecommender:
         """Names of the item features that inputs must bring, in order; none where no trees are
         served.
         """
-        return self.fusion.item_features if isinstance(self.fusion, LambdaMART) else ()
+        return () if self.fusion is None else self.fusion.item_features
+
+    def with_items(self, added: Catalogue) -> "TwoStageRecommender":
+        """Return the same release over `added` items too, numbered after its own.
+
+        What the retrievers say of its own items for a history of them stays equal, byte for byte.
+        """
+        return replace(self, stage=self.stage.with_items(added))
 
     def recommend(
         self,
@@ -90,6 +99,7 @@ class TwoStageRecommender:
         new_items_only: bool = False,
         available: NDArray[np.bool_] | None = None,
         candidates: int | None = None,
+        quota: Quota | None = None,
     ) -> Ranked:
         """Return the best k items for each of B queries.
 
@@ -97,6 +107,7 @@ class TwoStageRecommender:
         new_items_only  leaves out what is in the shopper's history
         available       (I,) bool: only these are answered
         candidates      ranks at most that many a query (never fewer than k); default: the recipe's
+        quota           keeps places of each list for marked items; the lowest others give way
 
         Fewer than k left: PAD, score -inf. Raises BadInputError when k is not positive.
         """
@@ -110,19 +121,31 @@ class TwoStageRecommender:
                 new_items_only=new_items_only,
                 available=available,
             )
-            parts.append(self.answer(question, k, candidates))
+            parts.append(self.answer(question, k, candidates, quota))
         return parts[0] if len(parts) == 1 else _joined(parts)
 
-    def answer(self, question: Question, k: int, candidates: int | None = None) -> Ranked:
+    def answer(
+        self,
+        question: Question,
+        k: int,
+        candidates: int | None = None,
+        quota: Quota | None = None,
+    ) -> Ranked:
         """Answer one block that is open already."""
+        if quota is not None and quota.places(k) == 0:
+            quota = None
         if self.fusion is None or self.serves.startswith(BASE):
-            return self._base(question, self.serves.partition(":")[2], k)
+            return self._base(question, self.serves.partition(":")[2], k, quota)
         limit = candidates or self.stage.config.max_candidates
-        found = question.candidates(limit, at_least=k)
-        return top_of(found, self.fusion.score(question.frame(found)), k)
+        kept_for = None if quota is None else quota.marked
+        n_kept = 0 if quota is None else KEPT_PER_PLACE * quota.places(k)
+        found = question.candidates(limit, at_least=k, kept_for=kept_for, n_kept=n_kept)
+        return top_of(found, self.fusion.score(base_frame(found), question.widen), k, quota)
 
-    def _base(self, question: Question, name: str, k: int) -> Ranked:
+    def _base(self, question: Question, name: str, k: int, quota: Quota | None) -> Ranked:
         items, scores, own = question.base_list(name, k)
+        if quota is not None:
+            items, scores, own = _with_kept(question, name, (items, scores, own), quota)
         names = self.stage.sources
         sources = np.zeros((*items.shape, len(names)), bool)
         sources[..., names.index(name)] = own
@@ -186,11 +209,18 @@ class TwoStageRecommender:
         return cls(stage, serves, load_fusion(folder / "ranker") if fused else None)
 
 
-def top_of(candidates: Candidates, scores: FloatArray, k: int) -> Ranked:
+def top_of(
+    candidates: Candidates, scores: FloatArray, k: int, quota: Quota | None = None
+) -> Ranked:
     """Return the k best of scored candidates; these ascend within a row, so a stable sort settles
-    ties.
+    ties. A quota keeps its places for the best of its items.
     """
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    order = np.argsort(-scores, axis=1, kind="stable")
+    if quota is not None:
+        marked = _marked(np.take_along_axis(candidates.items, order, axis=1), quota)
+        places = keep_places(marked, k, quota.places(k))
+        order = np.take_along_axis(order, places, axis=1)
+    order = order[:, :k]
     if order.shape[1] == 0:
         return _empty(len(candidates.items), k, tuple(candidates.retrievers))
     items = np.take_along_axis(candidates.items, order, axis=1)
@@ -203,6 +233,43 @@ def top_of(candidates: Candidates, scores: FloatArray, k: int) -> Ranked:
         source_names=tuple(candidates.retrievers),
     )
     return _padded(ranked, k)
+
+
+def _marked(items: IntArray, quota: Quota) -> NDArray[np.bool_]:
+    """Return which of (B, C) items count for the quota; PAD does not."""
+    marked: NDArray[np.bool_] = quota.marked[np.maximum(items, 0)] & (items != PAD)
+    return marked
+
+
+def _with_kept(
+    question: Question,
+    name: str,
+    listed: tuple[IntArray, FloatArray, NDArray[np.bool_]],
+    quota: Quota,
+) -> tuple[IntArray, FloatArray, NDArray[np.bool_]]:
+    """Let a base model's best marked items into its (B, k) list, up to the quota.
+
+    One of which the model knows nothing scores below the whole list.
+    """
+    items, scores, own = listed
+    k = items.shape[1]
+    more, more_scores = question.base_kept(name, quota.marked, quota.places(k))
+    known = more_scores != 0
+    floor = np.where(items == PAD, np.inf, scores).min(axis=1, keepdims=True, initial=0.0)
+    lowest = floor - np.arange(1, more.shape[1] + 1)
+    more_scores = np.where(known, more_scores, lowest).astype(np.float32)
+    again = (more[:, :, None] == items[:, None, :]).any(axis=2)
+    more = np.where(again, np.int32(PAD), more)
+    merged = np.concatenate((items, more), axis=1)
+    ranked = np.concatenate((scores, np.where(more == PAD, -np.inf, more_scores)), axis=1)
+    mine = np.concatenate((own, known & (more != PAD)), axis=1)
+    order = np.argsort(-ranked, axis=1, kind="stable")
+    places = keep_places(
+        _marked(np.take_along_axis(merged, order, axis=1), quota), k, quota.places(k)
+    )
+    order = np.take_along_axis(order, places, axis=1)
+    parts = [np.take_along_axis(part, order, axis=1) for part in (merged, ranked, mine)]
+    return parts[0], parts[1].astype(np.float32), parts[2]
 
 
 def _empty(n_rows: int, k: int, names: tuple[str, ...]) -> Ranked:

@@ -78,11 +78,16 @@ class Attributes(DenseRetriever):
         kept.eliminate_zeros()
         return _unit(kept)
 
+    def _extend(self, added: Catalogue) -> None:
+        rows = sparse.vstack((self._vectors, self.encode(added)), format="csr")
+        self._vectors = sparse.csr_array(rows)
+        self._prepare()
+
     def _prepare(self) -> None:
         self._by_feature = sparse.csr_array(self._vectors.T.tocsr())  # (F, I)
 
     def _scores(self, histories: Histories) -> FloatArray:
-        profile = profiles(histories, self.event_weights, self.config.recency, self.n_items)
+        profile = profiles(histories, self.event_weights, self.config.recency, self.size)
         taste = _unit(sparse.csr_array(profile @ self._vectors))  # (B, I) x (I, F) -> (B, F)
         taste.sort_indices()
         scores: FloatArray = (taste @ self._by_feature).toarray()  # (B, F) x (F, I) -> (B, I)

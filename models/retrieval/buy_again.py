@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from contracts.errors import SettingsError
 from contracts.events import EVENT_CODES, EVENT_TYPES
 from models.artifacts import load_arrays, save_arrays
-from models.base import PAD, FloatArray, Histories, TrainingData
+from models.base import FloatArray, Histories, TrainingData
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.matrices import US_PER_DAY, useful_events
+from models.retrieval.weighting import standing
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class BuyAgain(DenseRetriever):
     config: BuyAgainConfig
 
     def _fit(self, data: TrainingData, seed: int) -> None:
-        bought = useful_events(data, self.event_weights * self._bought())
+        bought = useful_events(data, self._strength())
         days = data.times[bought] / US_PER_DAY
         pairs, items, _, gaps, owners = _visits(
             data.users[bought], data.items[bought], days, self.config.least_gap_days
@@ -78,8 +79,9 @@ class BuyAgain(DenseRetriever):
 
     def _scores(self, histories: Histories) -> FloatArray:
         scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
-        strong = (self.event_weights * self._bought())[histories.event_types] > 0
-        useful = (histories.items != PAD) & (histories.items < self.n_items) & strong
+        strength = self._strength()
+        useful = standing(histories, strength) & (strength[histories.event_types] > 0)
+        useful &= histories.items < self.n_items
         rows, places = np.nonzero(useful)
         days = -histories.ages_days[rows, places].astype(np.float64)
         least = self.config.least_gap_days
@@ -95,17 +97,17 @@ class BuyAgain(DenseRetriever):
         scores[pairs, items] = np.maximum(found, 1e-30)
         return scores
 
-    def _bought(self) -> NDArray[np.float32]:
-        """Return (event codes,) 1 for the types that are a purchase."""
-        bought = np.zeros(len(self.event_weights), dtype=np.float32)
+    def _strength(self) -> NDArray[np.float32]:
+        """Return (event codes,) weights: of the types that are a purchase, and below 0."""
+        bought = np.zeros(len(self.event_weights), dtype=bool)
         codes = [EVENT_CODES[name] for name in self.config.event_types]
         if max(codes, default=0) >= len(bought):
             raise SettingsError(
                 f"retrievers.buy_again.event_types = {self.config.event_types}: there are only "
                 f"{len(bought)} event_weights"
             )
-        bought[codes] = 1.0
-        return bought
+        bought[codes] = True
+        return np.where(bought | (self.event_weights < 0), self.event_weights, np.float32(0))
 
     def _save(self, folder: Path) -> None:
         arrays = {"chance": self._chance, "means": self._means, "spreads": self._spreads}

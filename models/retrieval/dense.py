@@ -1,5 +1,6 @@
 """The base of every retriever: a model scores all items for some histories, the rest is here."""
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from contracts.errors import BadInputError, CorruptError, NotFittedError
 from models.artifacts import load_arrays, load_json, save_arrays, save_json
-from models.base import PAD, FloatArray, Histories, IntArray, TrainingData
+from models.base import PAD, Catalogue, FloatArray, Histories, IntArray, TrainingData
 from models.config import load_config
 from models.retrieval.topk import rows_per_block, top_k
+from models.training_run import TrainingRun
 
 _MODEL = "model"
 
@@ -31,10 +33,15 @@ class DenseRetriever(ABC):
     holds_rows_of_people: ClassVar[bool] = False
     """Whether `save` writes rows of single shoppers: such a release is rewritten by an erase."""
 
+    run: TrainingRun = TrainingRun()
+    """How `fit` is carried out: progress, checkpoints, when to stop; set before it."""
     n_items: int
     """Size of the catalogue that was fitted."""
+    n_added: int = 0
+    """Items that came after the fit (`extended`); their indices follow on the fitted ones."""
     event_weights: FloatArray
-    """(event codes,) strength of each event type; an event of weight 0 is not looked at."""
+    """(event codes,) strength of each event type; one of weight 0 is not looked at, one below 0
+    speaks against its item."""
 
     def __init__(self, config: Any = None) -> None:
         self.config = self.config_class() if config is None else config
@@ -45,7 +52,10 @@ class DenseRetriever(ABC):
 
     @abstractmethod
     def _scores(self, histories: Histories) -> FloatArray:
-        """Score all items for one block: (B, I) float32, finite."""
+        """Score all items for one block: (B, I) float32, finite.
+
+        A model that places added items gives (B, I + n_added); for another they are 0.
+        """
 
     @abstractmethod
     def _save(self, folder: Path) -> None:
@@ -55,11 +65,17 @@ class DenseRetriever(ABC):
     def _load(self, folder: Path) -> None:
         """Read what `_save` wrote; `n_items` and `event_weights` are set already."""
 
+    def _extend(self, added: Catalogue) -> None:  # noqa: B027
+        """Place items that came after the fit, on a copy whose `n_added` is set; arrays are shared
+        with the fitted model and must not be written to. Without it, the model knows nothing of
+        them.
+        """
+
     def fit(self, data: TrainingData, *, event_weights: NDArray[np.float32], seed: int) -> Self:
         """Learn from events; `event_weights` (by event code) say how strong each is. Returns self.
 
         Raises BadInputError for events at or after `data.now`, for an empty catalogue, for weights
-        that are negative, not finite, or fewer than the event codes.
+        that are not finite, or fewer than the event codes.
         """
         where = type(self).__name__
         if data.n_items == 0:
@@ -72,10 +88,8 @@ class DenseRetriever(ABC):
                 "give training_data the moment of training as before_us"
             )
         weights = np.asarray(event_weights, dtype=np.float32)
-        if not np.isfinite(weights).all() or (weights < 0).any():
-            raise BadInputError(
-                f"{where}: event_weights {weights.tolist()}: must be finite, 0 or more"
-            )
+        if not np.isfinite(weights).all():
+            raise BadInputError(f"{where}: event_weights {weights.tolist()}: must be finite")
         if len(data.event_types) and len(weights) <= int(data.event_types.max()):
             raise BadInputError(
                 f"{where}: {len(weights)} event_weights, but event code "
@@ -84,6 +98,29 @@ class DenseRetriever(ABC):
         self.n_items, self.event_weights = data.n_items, weights
         self._fit(data, seed)
         return self
+
+    def extended(self, added: Catalogue) -> Self:
+        """Return this fitted model over `added` items too, which are numbered from `n_items` on.
+
+        Scores of fitted items for a history of fitted items stay equal bit for bit. An item of
+        which the model can say nothing scores 0. Raises BadInputError for a model that is extended
+        already: extend the fitted one.
+        """
+        self._require_fitted("extended")
+        if self.n_added:
+            raise BadInputError(
+                f"{self.name}: is extended by {self.n_added} items already; extend the fitted model"
+            )
+        model = copy.copy(self)
+        model.n_added = len(added)
+        if len(added):
+            model._extend(added)
+        return model
+
+    @property
+    def size(self) -> int:
+        """Items that can be scored: those fitted and those added."""
+        return self.n_items + self.n_added
 
     def recommend(
         self, histories: Histories, k: int, exclude: IntArray | None = None
@@ -94,36 +131,43 @@ class DenseRetriever(ABC):
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         for rows in self._blocks(histories):
             left_out = None if exclude is None else exclude[rows]
-            items[rows], scores[rows] = top_k(self._scores(histories[rows]), k, left_out)
+            items[rows], scores[rows] = top_k(self._all(histories[rows]), k, left_out)
         return items, scores
 
     def score(self, histories: Histories, candidates: IntArray) -> FloatArray:
         """Score (B, C) candidates as models/base.py says; BadInputError outside the catalogue."""
         self._require_fitted("score")
         low, high = int(candidates.min(initial=0)), int(candidates.max(initial=PAD))
-        if low < PAD or high >= self.n_items:
+        if low < PAD or high >= self.size:
             raise BadInputError(
                 f"{self.name}: candidates from {low} to {high}; the model knows 0 to "
-                f"{self.n_items - 1}, and {PAD} for none"
+                f"{self.size - 1}, and {PAD} for none"
             )
         scores = np.full(candidates.shape, -np.inf, dtype=np.float32)
         for rows in self._blocks(histories):
             asked = candidates[rows]
-            found = np.take_along_axis(self._scores(histories[rows]), np.maximum(asked, 0), axis=1)
+            found = np.take_along_axis(self._all(histories[rows]), np.maximum(asked, 0), axis=1)
             scores[rows] = np.where(asked == PAD, np.float32(-np.inf), found)
         return scores
 
     def score_all(self, histories: Histories) -> FloatArray:
-        """Score the whole catalogue: (B, I) float32. The caller bounds B; memory is 4 B I bytes."""
+        """Score the whole catalogue: (B, size) float32, 4 bytes each. The caller bounds B."""
         self._require_fitted("score_all")
-        scores = np.empty((len(histories), self.n_items), dtype=np.float32)
+        scores = np.empty((len(histories), self.size), dtype=np.float32)
         for rows in self._blocks(histories):
-            scores[rows] = self._scores(histories[rows])
+            scores[rows] = self._all(histories[rows])
         return scores
 
     def save(self, folder: Path) -> None:
-        """Write arrays and config below `folder` (made if missing), without pickle."""
+        """Write arrays and config below `folder` (made if missing), without pickle.
+
+        Raises BadInputError for an extended model: added items are of a snapshot, not of a release.
+        """
         self._require_fitted("save")
+        if self.n_added:
+            raise BadInputError(
+                f"{self.name}: is extended by {self.n_added} items; save the fitted model"
+            )
         save_json(
             folder,
             _MODEL,
@@ -152,8 +196,14 @@ class DenseRetriever(ABC):
         model._load(folder)
         return model
 
+    def _all(self, histories: Histories) -> FloatArray:
+        """Score one block, (B, size)."""
+        scores = self._scores(histories)
+        missing = self.size - scores.shape[1]
+        return np.pad(scores, ((0, 0), (0, missing))) if missing else scores
+
     def _blocks(self, histories: Histories) -> Iterator[slice]:
-        size = rows_per_block(self.n_items)
+        size = rows_per_block(self.size)
         return (slice(start, start + size) for start in range(0, len(histories), size))
 
     def _require_fitted(self, method: str) -> None:

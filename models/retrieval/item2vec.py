@@ -1,6 +1,5 @@
 """Item2vec: items are words, shoppers' baskets are sentences."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -12,14 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.artifacts import load_arrays, save_arrays
-from models.base import FloatArray, Histories, IntArray, TrainingData
+from models.base import Catalogue, FloatArray, Histories, IntArray, TrainingData
 from models.device import DeviceName, choose_device
-from models.retrieval.dense import DenseRetriever
+from models.retrieval.cold_start import ContentMap, event_counts
+from models.retrieval.item_vectors import ItemVectors
 from models.retrieval.matrices import basket_numbers, unit_rows, useful_events
+from models.retrieval.sequence_windows import LEAST_HELD
+from models.retrieval.trained import CPU, TrainedRetriever
 from models.retrieval.weighting import Recency, profiles
-from models.training import LoopOptions, Progress, TrainingReport, scoped, train
+from models.training import scoped
 
-_CPU = torch.device("cpu")
+Events = tuple[IntArray, NDArray[np.int64], IntArray]
+"""(N,) users, baskets and items (rows of the known ones), sorted by (user, basket)."""
 Pairs = tuple[IntArray, IntArray]
 """(n,) centres and (n,) contexts, rows of the known items."""
 
@@ -50,8 +53,14 @@ class Item2VecConfig:
     """Negatives are drawn by frequency to this power."""
     subsample: float = 1e-3
     """Events of items more frequent than this share are dropped more often; 0: none."""
+    patience: int = 2
+    """Epochs without a lower held-out loss after which training stops; 0: no early stopping."""
+    held_share: float = 0.05
+    """Share of shoppers held out for early stopping; none where it gives under 100 pairs."""
     recency: Recency = field(default_factory=Recency)
     """How the events of a history are weighted."""
+    cold_start: bool = True
+    """Items without events are placed by their texts, those that come after the training too."""
     device: DeviceName = "auto"
     """Where to train; scoring is always on the CPU."""
     threads: int = 0
@@ -64,33 +73,28 @@ class Item2VecConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
         if self.learning_rate <= 0 or self.negative_weight <= 0:
             raise ValueError("learning_rate and negative_weight must be above 0")
-        if min(self.window, self.weight_decay, self.subsample, self.threads) < 0:
-            raise ValueError("window, weight_decay, subsample and threads must be 0 or more")
-        if not 0 <= self.negative_power <= 1:
-            raise ValueError("negative_power must be in [0, 1]")
+        rest = (self.window, self.weight_decay, self.subsample, self.threads, self.patience)
+        if min(rest) < 0:
+            raise ValueError(
+                "window, weight_decay, subsample, threads and patience must be 0 or more"
+            )
+        if not 0 <= self.negative_power <= 1 or not 0 < self.held_share < 1:
+            raise ValueError("negative_power must be in [0, 1], held_share between 0 and 1")
 
 
-class Item2Vec(DenseRetriever):
+class Item2Vec(TrainedRetriever):
     """Skip-gram with negative sampling over items (Barkan and Koenigstein 2016).
 
     As Mikolov et al. 2013 over words. score_j = cos(decayed mean of the history's vectors, v_j).
     Neighbours are items of the same shopper in the same basket or within `window` baskets.
-    Negatives are shared by a batch. Items without events score 0. Size I x D floats (twice while
-    training). An epoch costs O(pairs D n_negatives); a score O(L D + I D).
+    Negatives are shared by a batch. Items without events are placed by their texts
+    (cold_start.py); those without either score 0. Size I x D floats (twice while training), and the
+    map. An epoch costs O(pairs D n_negatives); a score O(L D + I D).
     """
 
     name: ClassVar[str] = "item2vec"
     config_class = Item2VecConfig
     config: Item2VecConfig
-
-    report: TrainingReport | None = None
-    """What training did; None for a loaded model."""
-
-    def __init__(
-        self, config: Item2VecConfig | None = None, progress: Progress | None = None
-    ) -> None:
-        super().__init__(config)
-        self.progress = progress
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         c = self.config
@@ -100,28 +104,49 @@ class Item2Vec(DenseRetriever):
         events = (users, baskets, items.astype(np.int32))
         rng = np.random.default_rng(seed)
         device = choose_device(c.device)
-        with scoped(seed, 0, _CPU):
+        with scoped(seed, 0, CPU):
             network = _SkipGram(len(known), c.embedding_size)
         frequency = np.bincount(events[2], minlength=len(known))
-        self.report = train(
-            self.name,
-            network,
-            lambda epoch: self._batches(events, frequency, rng),
-            _Loss(network, frequency, c, device, rng),
-            LoopOptions(c.epochs, c.learning_rate, c.weight_decay, seed, c.threads),
-            device=device,
-            progress=self.progress,
+        held_users = np.random.default_rng([seed, 1]).random(data.n_users) < c.held_share
+        held = held_users[users] & self.stops_early
+        held_pairs = self._batches(
+            _chosen(events, held), frequency, np.random.default_rng([seed, 2])
         )
-        self._vectors = np.zeros((self.n_items, c.embedding_size), dtype=np.float32)
+        if sum(len(centres) for centres, _ in held_pairs) < LEAST_HELD:
+            held, held_pairs = np.zeros(len(users), dtype=bool), []
+        fitted = _chosen(events, ~held)
+        self._train(
+            data,
+            seed,
+            network,
+            lambda epoch: self._batches(fitted, frequency, rng),
+            _Loss(network, frequency, c, device, rng),
+            device=device,
+            held=held_pairs,
+            held_loss=_Loss(network, frequency, c, device, np.random.default_rng([seed, 3])),
+        )
+        vectors = np.zeros((self.n_items, c.embedding_size), dtype=np.float32)
         found = network.centres.weight.detach().float().cpu().numpy()
-        self._vectors[known] = unit_rows(found) if len(known) else found[:0]
+        vectors[known] = unit_rows(found) if len(known) else found[:0]
+        self._map: ContentMap | None = None
+        if c.cold_start:
+            counts = event_counts(data, self.event_weights)
+            self._map = ContentMap.fit(data, vectors, counts, seed)
+            placed = self._map.fill(vectors, data.catalogue, counts)
+            vectors[placed] = unit_rows(vectors[placed])
+        self._vectors = ItemVectors(vectors)
+
+    def _extend(self, added: Catalogue) -> None:
+        if self._map is not None:
+            vectors, _ = self._map.place(added)
+            self._vectors = ItemVectors(self._vectors.fitted, unit_rows(vectors))
 
     def _batches(
         self,
-        events: tuple[IntArray, NDArray[np.int64], IntArray],
+        events: Events,
         frequency: NDArray[np.int64],
         rng: np.random.Generator,
-    ) -> Sequence[Pairs]:
+    ) -> list[Pairs]:
         """Draw an epoch: frequent items are thinned, then pairs shuffled."""
         users, baskets, items = events
         if self.config.subsample > 0 and len(items):
@@ -137,16 +162,23 @@ class Item2Vec(DenseRetriever):
         return [(centres[at : at + size], contexts[at : at + size]) for at in starts]
 
     def _scores(self, histories: Histories) -> FloatArray:
-        profile = profiles(histories, self.event_weights, self.config.recency, self.n_items)
-        taste = unit_rows(profile @ self._vectors)  # (B, I) x (I, D) -> (B, D)
-        scores: FloatArray = taste @ self._vectors.T  # (B, D) x (D, I) -> (B, I)
-        return scores
+        known = len(self._vectors)
+        profile = profiles(histories, self.event_weights, self.config.recency, known)
+        return self._vectors.dots(unit_rows(self._vectors.sums(profile)))
 
     def _save(self, folder: Path) -> None:
-        save_arrays(folder, self.name, vectors=self._vectors)
+        save_arrays(folder, self.name, vectors=self._vectors.fitted)
+        if self._map is not None:
+            self._map.save(folder)
 
     def _load(self, folder: Path) -> None:
-        self._vectors = load_arrays(folder, self.name, mmap=True)["vectors"]
+        self._vectors = ItemVectors(load_arrays(folder, self.name, mmap=True)["vectors"])
+        self._map = ContentMap.load(folder)
+
+
+def _chosen(events: Events, rows: NDArray[np.bool_]) -> Events:
+    users, baskets, items = events
+    return users[rows], baskets[rows], items[rows]
 
 
 def neighbours(

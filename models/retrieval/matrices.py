@@ -1,6 +1,6 @@
 """Training events as sparse matrices, shoppers or baskets by items, and their products."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from models.base import FloatArray, IntArray, TrainingData
 
 US_PER_DAY = 86_400_000_000
 _CELLS = 1 << 23
+_LIKE_LENGTH = 1.2
 
 
 def event_decay(data: TrainingData, half_life_days: float) -> NDArray[np.float64]:
@@ -19,8 +20,30 @@ def event_decay(data: TrainingData, half_life_days: float) -> NDArray[np.float64
 
 
 def useful_events(data: TrainingData, event_weights: FloatArray) -> NDArray[np.intp]:
-    """Return the rows of the events that have a weight above 0, in order."""
-    return np.flatnonzero(event_weights[data.event_types] > 0)
+    """Return the rows of the events that have a weight above 0 and stand, in order.
+
+    An event does not stand when the same shopper has one with a weight below 0 on the same item, at
+    the same moment or later: what was sent back or disliked was not a good choice. Bought again
+    after that, it is one.
+    """
+    strength = event_weights[data.event_types]
+    rows, against = np.flatnonzero(strength > 0), np.flatnonzero(strength < 0)
+    if not len(against):
+        return rows
+    pairs, place = np.unique(_pairs(data, against), return_inverse=True)
+    last = np.full(len(pairs), np.iinfo(np.int64).min)
+    np.maximum.at(last, place, data.times[against])
+    own = _pairs(data, rows)
+    at = np.minimum(np.searchsorted(pairs, own), len(pairs) - 1)
+    taken_back = (pairs[at] == own) & (data.times[rows] <= last[at])
+    kept: NDArray[np.intp] = rows[~taken_back]
+    return kept
+
+
+def _pairs(data: TrainingData, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Return one number for the (shopper, item) of each row."""
+    numbers: NDArray[np.int64] = data.users[rows].astype(np.int64) * data.n_items + data.items[rows]
+    return numbers
 
 
 def basket_numbers(users: IntArray, times: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -77,7 +100,10 @@ def keep_top(block: sparse.csr_array, n: int) -> sparse.csr_array:
     long_rows = long_rows[np.argsort(lengths[long_rows], kind="stable")]
     start = 0
     while start < len(long_rows):
-        stop = min(len(long_rows), start + max(1, _CELLS // int(lengths[long_rows[-1]])))
+        # Rows of like length go together: a row is padded to the longest of its slice.
+        longest = int(lengths[long_rows[start]] * _LIKE_LENGTH) + 1
+        alike = int(np.searchsorted(lengths[long_rows], longest, side="right"))
+        stop = min(alike, start + max(1, _CELLS // longest))
         keep[_cut(block, long_rows[start:stop], lengths, n)] = False
         start = stop
     indptr = np.concatenate(([0], np.cumsum(keep)))[block.indptr].astype(np.int32)
@@ -126,3 +152,27 @@ def _cut(
     kept = above | (ties & (np.cumsum(ties, axis=1) <= room))
     dropped: NDArray[np.int64] = offsets[inside & ~kept]
     return dropped
+
+
+def length_batches(
+    lengths: NDArray[np.integer], size: int, cells: int
+) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Yield (rows, longest row): rows of like length, none empty, whose gathered vectors fit.
+
+    Neither (rows, longest, size) vectors nor (rows, size, size) systems take more than `cells`
+    numbers, but for a single row that does alone.
+    """
+    order = np.argsort(lengths, kind="stable").astype(np.int64)
+    order = order[lengths[order] > 0]
+    start = 0
+    while start < len(order):
+        most = cells // (size * size)
+        stop = min(len(order), start + max(1, most))
+        width = int(lengths[order[stop - 1]])
+        if (stop - start) * width * size > cells:
+            widths = lengths[order[start:stop]].astype(np.int64)
+            fits = widths * np.arange(1, len(widths) + 1) * size <= cells
+            stop = start + max(1, int(fits.sum()))
+            width = int(lengths[order[stop - 1]])
+        yield order[start:stop], width
+        start = stop

@@ -41,7 +41,8 @@ class Popularity(DenseRetriever):
             data, self.config.half_life_days
         )
         counts = np.bincount(data.items, weights=strength, minlength=data.n_items)
-        self._popularity = np.log1p(counts).astype(np.float32)
+        # Who is sent back or disliked more than taken is as unpopular as can be.
+        self._popularity = np.log1p(np.maximum(counts, 0)).astype(np.float32)
 
     def _scores(self, histories: Histories) -> FloatArray:
         return np.tile(self._popularity, (len(histories), 1))  # (I,) -> (B, I)

@@ -9,8 +9,10 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
 from models.artifacts import load_arrays, save_arrays
-from models.base import FloatArray, Histories, TrainingData
+from models.base import Catalogue, FloatArray, Histories, TrainingData
+from models.retrieval.cold_start import ContentMap, event_counts
 from models.retrieval.dense import DenseRetriever
+from models.retrieval.item_vectors import ItemVectors
 from models.retrieval.matrices import user_items
 from models.retrieval.weighting import Recency, profiles
 
@@ -25,6 +27,8 @@ class PureSVDConfig:
     """Columns are divided by their length to this power: 0 is plain PureSVD, 1 favours the tail."""
     power_iterations: int = 4
     """Iterations of the randomised SVD; more for a slowly falling spectrum."""
+    cold_start: bool = True
+    """Items without events are placed by their texts, those that come after the training too."""
     recency: Recency = field(default_factory=Recency)
     """How the events of a history are weighted."""
 
@@ -41,6 +45,7 @@ class PureSVD(DenseRetriever):
     Cremonesi, Koren and Turrin 2010, with the column scaling S = diag(|x_i|^-item_power) of
     EigenRec (Nikolakopoulos et al. 2019); the SVD is randomised (Halko et al. 2011). A history is
     folded in by the item vectors alone.
+    Items without events get vectors from their texts (cold_start.py), with the median scale.
     Size I x D floats; training O(nnz D power_iterations + (U + I) D^2), a score O(L D + I D).
     """
 
@@ -62,18 +67,36 @@ class PureSVD(DenseRetriever):
             vectors = np.ascontiguousarray(rows.T, dtype=np.float32)
         # Exactly, not nearly, 0: an item without events says nothing of a shopper.
         vectors[lengths == 0] = 0
-        self._vectors = vectors
+        self._map: ContentMap | None = None
+        if self.config.cold_start:
+            counts = event_counts(data, self.event_weights)
+            self._map = ContentMap.fit(data, vectors, counts, seed)
+            placed = self._map.fill(vectors, data.catalogue, counts)
+            self._scale[placed] = self._typical_scale()
+        self._vectors = ItemVectors(vectors)
+
+    def _extend(self, added: Catalogue) -> None:
+        if self._map is not None:
+            vectors, placed = self._map.place(added)
+            self._vectors = ItemVectors(self._vectors.fitted, vectors)
+            more = (self._typical_scale() * placed).astype(np.float32)
+            self._scale = np.concatenate((self._scale, more))
+
+    def _typical_scale(self) -> np.float32:
+        """Return the scale of the median item with events; 0 without any."""
+        return np.float32(np.median(self._scale[self._scale > 0]) if self._scale.any() else 0)
 
     def _scores(self, histories: Histories) -> FloatArray:
-        profile = profiles(histories, self.event_weights, self.config.recency, self.n_items)
+        profile = profiles(histories, self.event_weights, self.config.recency, len(self._vectors))
         profile.data *= self._scale[profile.indices]
-        taste = profile @ self._vectors  # (B, I) x (I, D) -> (B, D)
-        scores: FloatArray = taste @ self._vectors.T  # (B, D) x (D, I) -> (B, I)
-        return scores
+        return self._vectors.dots(self._vectors.sums(profile))
 
     def _save(self, folder: Path) -> None:
-        save_arrays(folder, self.name, scale=self._scale, vectors=self._vectors)
+        save_arrays(folder, self.name, scale=self._scale, vectors=self._vectors.fitted)
+        if self._map is not None:
+            self._map.save(folder)
 
     def _load(self, folder: Path) -> None:
         arrays = load_arrays(folder, self.name, mmap=True)
-        self._scale, self._vectors = arrays["scale"], arrays["vectors"]
+        self._scale, self._vectors = arrays["scale"], ItemVectors(arrays["vectors"])
+        self._map = ContentMap.load(folder)

@@ -4,14 +4,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.retrieval.moving_average import MovingAverage
 from models.retrieval.sequence import SequenceNetwork
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)), as wide as its input."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)), as wide as its input.
 
-    def __init__(self, embedding_size: int, heads: int, dropout: float) -> None:
+    With a `filter_share` s above 0: x + (1 - s) attention(norm(x)) + s moving average(norm(x)).
+    """
+
+    def __init__(
+        self, embedding_size: int, heads: int, dropout: float, filter_share: float = 0.0
+    ) -> None:
         super().__init__()
+        self.filter_share = filter_share
+        self.filter = MovingAverage(embedding_size) if filter_share else None
         self.heads = heads
         self.attention_norm = nn.LayerNorm(embedding_size)
         self.qkv = nn.Linear(embedding_size, 3 * embedding_size)
@@ -25,7 +33,7 @@ class Block(nn.Module):
         """(B, L, D) and visible, (B, 1, Q, L) bool, of the newest Q places -> their (B, Q, D)."""
         n_rows, length, size = x.shape
         asked = visible.shape[2]
-        normed = self.attention_norm(x)
+        normed = self.attention_norm(x)  # (B, L, D)
         x = x[:, -asked:]
         if asked == length:
             query, key, value = self.qkv(normed).chunk(3, dim=-1)  # each (B, L, D)
@@ -36,7 +44,12 @@ class Block(nn.Module):
         mixed = F.scaled_dot_product_attention(
             self._split(query), self._split(key), self._split(value), attn_mask=visible
         )
-        x = x + self.dropout(self.out(mixed.transpose(1, 2).reshape(n_rows, asked, size)))
+        mixed = self.out(mixed.transpose(1, 2).reshape(n_rows, asked, size))
+        if self.filter is not None:
+            filled = visible[:, 0, -1]  # (B, L): the newest place sees all that is not padding
+            smoothed = self.filter(normed, filled, asked)
+            mixed = (1 - self.filter_share) * mixed + self.filter_share * smoothed
+        x = x + self.dropout(mixed)
         hidden = F.relu(self.wide(self.forward_norm(x)))
         after: Tensor = x + self.dropout(self.narrow(hidden))
         return after
@@ -63,10 +76,13 @@ class SASRecNetwork(SequenceNetwork):
         length: int,
         dropout: float,
         initial_std: float = 0.02,
+        filter_share: float = 0.0,
     ) -> None:
         super().__init__(n_items, embedding_size, initial_std)
         self.positions = nn.Parameter(torch.empty(length, embedding_size))
-        self.blocks = nn.ModuleList(Block(embedding_size, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(embedding_size, heads, dropout, filter_share) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(embedding_size)
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.positions, std=initial_std)

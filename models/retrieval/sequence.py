@@ -3,13 +3,15 @@
 What SASRec, GRU4Rec and NextItNet have in common: windows, loss, training, scoring, files.
 """
 
+import copy
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -17,16 +19,25 @@ from torch import Tensor, nn
 from contracts import atomic
 from contracts.errors import CorruptError
 from models.artifacts import load_arrays, save_arrays
-from models.base import PAD, FloatArray, Histories, TrainingData
+from models.base import PAD, Catalogue, FloatArray, Histories, TrainingData
 from models.device import DeviceName, choose_device
-from models.retrieval.dense import DenseRetriever
+from models.retrieval.cold_start import ContentMap, event_counts
+from models.retrieval.item_vectors import ItemVectors
 from models.retrieval.sequence_loss import SampledSoftmax
-from models.retrieval.sequence_windows import epoch_batches, useful, window_bounds
+from models.retrieval.sequence_windows import (
+    Events,
+    WindowBatch,
+    epoch_batches,
+    held_out_windows,
+    useful,
+    window_bounds,
+)
+from models.retrieval.side_information import add_side_information, fold
+from models.retrieval.trained import CPU, TrainedRetriever
 from models.retrieval.weighting import canonical
-from models.training import LoopOptions, Progress, TrainingReport, scoped, train
+from models.training import scoped
 
 _ENCODE_ROWS = 512
-_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,16 @@ class SequenceConfig:
     """Negatives shared by a batch; with no more known items than these, the softmax is full."""
     negative_power: float = 0.5
     """Negatives are drawn by frequency to this power (0: evenly); the loss corrects for it."""
+    patience: int = 2
+    """Epochs without a lower held-out loss after which training stops; 0: no early stopping."""
+    held_share: float = 0.05
+    """Share of shoppers held out for early stopping; none where it gives under 100 windows."""
     target_weighting: Literal["event", "equal"] = "event"
     """Whether a target counts by the weight of its event's type, or every target the same."""
+    side_information: bool = True
+    """An item's embedding is the sum of its own and those of its category levels, brand, tags."""
+    cold_start: bool = True
+    """Items without events are placed by their texts, those that come after the training too."""
     device: DeviceName = "auto"
     """Where to train; scoring is always on the CPU, so that what is measured is what is served."""
     threads: int = 0
@@ -68,6 +87,8 @@ class SequenceConfig:
 
     def __post_init__(self) -> None:
         sizes = ("embedding_size", "layers", "max_length", "max_windows", "batch_size")
+        if self.patience < 0 or not 0 < self.held_share < 1:
+            raise ValueError("patience must be 0 or more, held_share between 0 and 1")
         for name in (*sizes, "epochs", "events_per_epoch", "n_negatives"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
@@ -110,26 +131,20 @@ class SequenceNetwork(nn.Module):
         return states
 
 
-class SequenceRetriever(DenseRetriever):
+class SequenceRetriever(TrainedRetriever):
     """score_j = last state . embedding_j, over the items that occur in events.
 
     Baskets: a place is trained on an item of the NEXT basket, never of its own, and the order
     inside a basket is drawn anew each epoch and fixed (by item) when scoring. Items without events
-    are left out of histories and score the row's lowest. A subclass gives `name`, `config_class`
+    get an embedding from their texts (cold_start.py); those without either are left out of
+    histories and score the row's lowest. A subclass gives `name`, `config_class`
     and `_network`.
     """
 
     config_class: ClassVar[type[SequenceConfig]]
     config: SequenceConfig
-
-    report: TrainingReport | None = None
-    """What training did; None for a loaded model."""
-
-    def __init__(
-        self, config: SequenceConfig | None = None, progress: Progress | None = None
-    ) -> None:
-        super().__init__(config)
-        self.progress = progress
+    _net: SequenceNetwork
+    _vectors: ItemVectors
 
     @abstractmethod
     def _network(self, n_known: int) -> SequenceNetwork:
@@ -138,54 +153,101 @@ class SequenceRetriever(DenseRetriever):
     def _fit(self, data: TrainingData, seed: int) -> None:
         config = self.config
         events = useful(data, self.event_weights)
-        known = np.unique(events.items)
+        known, rows = np.unique(events.items, return_inverse=True)
+        events = replace(events, items=rows.astype(np.int32))
         rng = np.random.default_rng(seed)
         device = choose_device(config.device)
-        with scoped(seed, 0, _CPU):
+        with scoped(seed, 0, CPU):
             network = self._network(len(known))
-        rows = np.searchsorted(known, events.items).astype(np.int32)
-        events = type(events)(**{**vars(events), "items": rows})
-        bounds = window_bounds(
+            if config.side_information:
+                add_side_information(network.items, data.catalogue, known)
+        starts, stops = window_bounds(
             events.users, max_length=config.max_length, max_windows=config.max_windows
         )
-        loss = SampledSoftmax(
+        held = np.zeros(len(starts), dtype=bool)
+        if self.stops_early:
+            held = held_out_windows(events.users, (starts, stops), config.held_share, seed)
+        frequency = np.bincount(events.items, minlength=len(known))
+        self._train(
+            data,
+            seed,
             network,
-            np.bincount(rows),
+            lambda epoch: self._batches(events, (starts[~held], stops[~held]), rng),
+            self._loss(network, frequency, device, rng),
+            device=device,
+            held=self._batches(
+                events, (starts[held], stops[held]), np.random.default_rng([seed, 2])
+            ),
+            held_loss=self._loss(network, frequency, device, np.random.default_rng([seed, 3])),
+        )
+        fold(network.items)
+        self._known = known.astype(np.int32)
+        self._map: ContentMap | None = None
+        if config.cold_start:
+            self._place_cold(network, data, seed)
+        self._keep(network)
+
+    def _place_cold(self, network: SequenceNetwork, data: TrainingData, seed: int) -> None:
+        """Give the network a row for each item without events that its texts can place."""
+        counts = event_counts(data, self.event_weights)
+        table = network.items.weight.detach().float().cpu().numpy()
+        vectors = np.zeros((self.n_items, table.shape[1]), dtype=np.float32)
+        vectors[self._known] = table[1:]
+        self._map = ContentMap.fit(data, vectors, counts, seed)
+        placed = np.flatnonzero(self._map.fill(vectors, data.catalogue, counts))
+        whole = torch.from_numpy(np.concatenate((table, vectors[placed])))
+        network.items = nn.Embedding(len(whole), whole.shape[1], padding_idx=0, _weight=whole)
+        self._known = np.concatenate((self._known, placed.astype(np.int32)))
+
+    def _extend(self, added: Catalogue) -> None:
+        if self._map is not None:
+            vectors, placed = self._map.place(added)
+            rows = np.flatnonzero(placed)
+            table = self._net.items
+            # The table is shared: a plain copy would hold every item's vector twice.
+            self._net = copy.deepcopy(self._net, {id(table): table})
+            self._net.add_module("items", _WithAdded(table, torch.from_numpy(vectors[rows])))
+            self._vectors = ItemVectors(self._vectors.fitted, vectors[rows])
+            self._known = np.concatenate((self._known, (self.n_items + rows).astype(np.int32)))
+        self._number_rows()
+
+    def _batches(
+        self,
+        events: Events,
+        bounds: tuple[NDArray[np.int64], NDArray[np.int64]],
+        rng: np.random.Generator,
+    ) -> list[WindowBatch]:
+        size, most = self.config.batch_size, self.config.events_per_epoch
+        if not len(bounds[0]):
+            return []
+        return epoch_batches(events, bounds, batch_size=size, max_events=most, rng=rng)
+
+    def _loss(
+        self,
+        network: SequenceNetwork,
+        frequency: NDArray[np.int64],
+        device: torch.device,
+        rng: np.random.Generator,
+    ) -> SampledSoftmax:
+        config = self.config
+        return SampledSoftmax(
+            network,
+            frequency,
             n_negatives=config.n_negatives,
             negative_power=config.negative_power,
             weighted=config.target_weighting == "event",
             device=device,
             rng=rng,
         )
-        self.report = train(
-            self.name,
-            network,
-            lambda epoch: epoch_batches(
-                events,
-                bounds,
-                batch_size=config.batch_size,
-                max_events=config.events_per_epoch,
-                rng=rng,
-            ),
-            loss,
-            LoopOptions(
-                epochs=config.epochs,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-                seed=seed,
-                threads=config.threads,
-            ),
-            device=device,
-            progress=self.progress,
-        )
-        self._known = known.astype(np.int32)
-        self._keep(network)
 
     def _keep(self, network: SequenceNetwork) -> None:
         """Hold the network for scoring: on the CPU, in float32, with the tables numpy needs."""
-        self._net = network.to(_CPU).float().eval()
-        self._embeddings: FloatArray = self._net.items.weight.detach().numpy()[1:]  # (K, D)
-        self._rows = np.zeros(self.n_items + 1, dtype=np.int64)  # the last one is PAD's
+        self._net = network.to(CPU).float().eval()
+        self._vectors = ItemVectors(self._net.items.weight.detach().numpy()[1:])  # (K, D)
+        self._number_rows()
+
+    def _number_rows(self) -> None:
+        self._rows = np.zeros(self.size + 1, dtype=np.int64)  # the last one is PAD's
         self._rows[self._known] = np.arange(1, len(self._known) + 1)
 
     def encode(self, histories: Histories) -> FloatArray:
@@ -194,10 +256,10 @@ class SequenceRetriever(DenseRetriever):
         return self._encode(histories)
 
     def _encode(self, histories: Histories) -> FloatArray:
-        items = np.where(histories.items < self.n_items, histories.items, np.int32(PAD))
+        items = np.where(histories.items < self.size, histories.items, np.int32(PAD))
         known = np.where(self._rows[items] > 0, items, np.int32(PAD))
         useful_only = Histories(known, histories.event_types, histories.ages_days)
-        ordered = canonical(useful_only, self.event_weights, self.n_items)
+        ordered = canonical(useful_only, self.event_weights, self.size)
         rows = self._rows[ordered.items[:, -self.config.max_length :]]  # (B, L)
         states = np.zeros((len(rows), self.config.embedding_size), dtype=np.float32)
         # Rows of like length go together, so that little padding is computed.
@@ -213,22 +275,23 @@ class SequenceRetriever(DenseRetriever):
 
     def _scores(self, histories: Histories) -> FloatArray:
         states = self._encode(histories)
-        scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
+        scores = np.zeros((len(histories), self.size), dtype=np.float32)
         if len(self._known):
-            found = states @ self._embeddings.T  # (B, D) x (D, K) -> (B, K)
-            if len(self._known) == self.n_items:
-                return found
-            scores[:] = found.min(axis=1, keepdims=True)
+            found = self._vectors.dots(states)  # (B, D) x (D, K) -> (B, K)
+            fitted = len(self._vectors.fitted)
+            scores[:] = found[:, :fitted].min(axis=1, keepdims=True)
             scores[:, self._known] = found
         return scores
 
     def _save(self, folder: Path) -> None:
         atomic.write_bytes(self._weights_path(folder), save(self._net.state_dict()))
         save_arrays(folder, self.name, known=self._known)
+        if self._map is not None:
+            self._map.save(folder)
 
     def _load(self, folder: Path) -> None:
         self._known = load_arrays(folder, self.name, mmap=False)["known"]
-        with scoped(0, 0, _CPU):
+        with scoped(0, 0, CPU):
             network = self._network(len(self._known))
         path = self._weights_path(folder)
         try:
@@ -236,6 +299,24 @@ class SequenceRetriever(DenseRetriever):
         except (SafetensorError, RuntimeError, OSError) as error:
             raise CorruptError(f"{path}: cannot be read ({error})") from error
         self._keep(network)
+        self._map = ContentMap.load(folder)
 
     def _weights_path(self, folder: Path) -> Path:
         return folder / f"{self.name}.safetensors"
+
+
+class _WithAdded(nn.Module):
+    """An embedding table, and rows that follow on it; the table itself is shared, not copied."""
+
+    def __init__(self, table: nn.Module, added: Tensor) -> None:
+        super().__init__()
+        self.table, self.added = table, added
+        self.n_rows = int(table.get_parameter("weight").shape[0])
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, L) int64 rows -> (B, L, D)."""
+        found: Tensor = self.table(rows.clamp(max=self.n_rows - 1))
+        after = rows >= self.n_rows
+        if bool(after.any()):
+            found[after] = self.added[rows[after] - self.n_rows]
+        return found

@@ -1,10 +1,13 @@
 """The loss of the sequence models: softmax over the items, full or sampled."""
 
+from typing import cast
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from models.base import PAD
 from models.retrieval.sequence_windows import WindowBatch
@@ -39,7 +42,11 @@ class SampledSoftmax:
 
     def __call__(self, batch: WindowBatch) -> Tensor:
         """Return the scalar mean loss of a batch's places that have a target."""
-        table = self.network.get_parameter("items.weight")
+        with parametrize.cached():  # the table may be a sum: once a step is enough
+            return self._mean(batch)
+
+    def _mean(self, batch: WindowBatch) -> Tensor:
+        table = cast(nn.Embedding, self.network.get_submodule("items")).weight
         rows = torch.from_numpy(batch.items.astype(np.int64) + 1).to(self.device)
         place = np.nonzero(batch.targets != PAD)
         targets = torch.from_numpy(batch.targets[place].astype(np.int64)).to(self.device)  # (M,)

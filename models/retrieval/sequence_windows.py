@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from models.base import PAD, FloatArray, IntArray, TrainingData
 from models.retrieval.matrices import basket_numbers, useful_events
 
+LEAST_HELD = 100
+"""Fewest windows or targets whose loss can say when to stop."""
 _POOL = 32  # batches whose windows are sorted by length together
 
 
@@ -68,6 +70,23 @@ def window_bounds(
     return np.maximum(stops - max_length, first[owner]), stops
 
 
+def held_out_windows(
+    users: IntArray,
+    bounds: tuple[NDArray[np.int64], NDArray[np.int64]],
+    share: float,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Return (windows,) which belong to the seeded share of shoppers held out for early stopping.
+
+    All of a shopper's windows are on one side. None are held out where that leaves fewer than
+    `LEAST_HELD` of them: their loss would say little.
+    """
+    _, shopper = np.unique(users[bounds[0]], return_inverse=True)
+    drawn = np.random.default_rng([seed, 1]).random(int(shopper.max(initial=-1)) + 1) < share
+    held: NDArray[np.bool_] = drawn[shopper]
+    return held if held.sum() >= LEAST_HELD else np.zeros(len(shopper), dtype=bool)
+
+
 def epoch_batches(
     events: Events,
     bounds: tuple[NDArray[np.int64], NDArray[np.int64]],
@@ -93,7 +112,7 @@ def epoch_batches(
     starts, stops = _drawn_windows(bounds, max_events, rng)
     return [
         _cut(items, targets, strength, starts[chosen], stops[chosen])
-        for chosen in _by_length(stops - starts, batch_size, rng)
+        for chosen in by_length(stops - starts, batch_size, rng)
     ]
 
 
@@ -107,7 +126,7 @@ def _drawn_windows(
     return starts[order], stops[order]
 
 
-def _by_length(
+def by_length(
     lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator
 ) -> list[NDArray[np.int64]]:
     """Split shuffled windows into batches: sorted by length in pools, then batches shuffled."""

@@ -1,5 +1,6 @@
 """Text: items whose words resemble those of the history. Knows new items, needs no events."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +11,17 @@ from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.utils.extmath import randomized_svd
 
-from models.artifacts import load_arrays, save_arrays
+from models.artifacts import load_arrays, load_json, save_arrays, save_json
 from models.base import Catalogue, FloatArray, Histories, TrainingData
 from models.retrieval.dense import DenseRetriever
+from models.retrieval.item_vectors import ItemVectors
 from models.retrieval.matrices import unit_rows
+from models.retrieval.sentences import folder_checksum, sentence_vectors
 from models.retrieval.tokens import attribute_tokens
 from models.retrieval.weighting import Recency, profiles
 
 _BUCKETS = 1 << 18
+_ENCODER = "encoder"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class TextConfig:
     """Share of character 2- to 4-grams of the title: Chinese, misspellings, inflected words."""
     attribute_weight: float = 1.0
     """Share of brand, tags and each level of the category path."""
+    encoder: str = ""
+    """Folder of a sentence-transformers model that makes the vectors in place of TF-IDF and SVD."""
     recency: Recency = field(default_factory=Recency)
     """How the events of a history are weighted."""
 
@@ -55,13 +61,27 @@ class Text(DenseRetriever):
     hashed, so that no vocabulary is kept and `encode` takes texts never seen. Items without text
     have a zero vector and score 0, and so does everything for a history of such items. Cost O(text
     + features x embedding_size).
+
+    With an `encoder` the vectors are those of a sentence-transformers model (Reimers and Gurevych
+    2019) over all texts of an item. It stays in its folder, which new items need; its checksum is
+    kept here, so that another one is not taken for it.
     """
 
     name: ClassVar[str] = "text"
     config_class = TextConfig
     config: TextConfig
+    _added: FloatArray = np.zeros((0, 0), np.float32)
 
     def _fit(self, data: TrainingData, seed: int) -> None:
+        self._columns, self._idf = np.zeros(0, np.int32), np.zeros(0, np.float32)
+        self._components, self._checksum = np.zeros((0, 0), np.float32), ""
+        if self.config.encoder:
+            self._checksum = folder_checksum(Path(self.config.encoder))
+            self._vectors = self._sentences(data.catalogue)
+        else:
+            self._learn_words(data, seed)
+
+    def _learn_words(self, data: TrainingData, seed: int) -> None:
         counts = self._counts(data.catalogue)
         occurs = np.bincount(counts.indices, minlength=counts.shape[1])  # items that hold a feature
         least = min(self.config.min_items, data.n_items)
@@ -82,13 +102,23 @@ class Text(DenseRetriever):
     def encode(self, catalogue: Catalogue) -> FloatArray:
         """Return (I, D) unit vectors of any items, also unseen ones; zero without known words."""
         self._require_fitted("encode")
+        if self.config.encoder:
+            return self._sentences(catalogue)
         return unit_rows(self._features(self._counts(catalogue)) @ self._components)
 
+    def encoder(self) -> "Text":
+        """Return the encoder alone, which is small: it scores no item."""
+        alone = copy.copy(self)
+        alone.n_items, alone._vectors = 0, self._vectors[:0].copy()
+        return alone
+
+    def _extend(self, added: Catalogue) -> None:
+        self._added = self.encode(added)
+
     def _scores(self, histories: Histories) -> FloatArray:
-        profile = profiles(histories, self.event_weights, self.config.recency, self.n_items)
-        taste = unit_rows(profile @ self._vectors)  # (B, I) x (I, D) -> (B, D)
-        scores: FloatArray = taste @ self._vectors.T  # (B, D) x (D, I) -> (B, I)
-        return scores
+        vectors = ItemVectors(self._vectors, self._added)
+        profile = profiles(histories, self.event_weights, self.config.recency, len(vectors))
+        return vectors.dots(unit_rows(vectors.sums(profile)))
 
     def _save(self, folder: Path) -> None:
         save_arrays(
@@ -99,16 +129,24 @@ class Text(DenseRetriever):
             components=self._components,
             vectors=self._vectors,
         )
+        if self.config.encoder:
+            save_json(folder, _ENCODER, {"sha256": self._checksum})
 
     def _load(self, folder: Path) -> None:
         arrays = load_arrays(folder, self.name, mmap=True)
         self._columns, self._idf = arrays["columns"], arrays["idf"]
         self._components, self._vectors = arrays["components"], arrays["vectors"]
+        self._checksum = load_json(folder, _ENCODER)["sha256"] if self.config.encoder else ""
 
-    def _counts(self, catalogue: Catalogue) -> sparse.csr_array:
-        """Return (I, 3 x buckets) counts: words, character n-grams and attributes side by side."""
+    def _sentences(self, catalogue: Catalogue) -> FloatArray:
+        """Return (I, D) unit vectors of the items' texts by the encoder of the config."""
+        texts = [" ".join(row) for row in self._cells(catalogue)]
+        return sentence_vectors(Path(self.config.encoder), self._checksum, texts)
+
+    def _cells(self, catalogue: Catalogue) -> "zip[tuple[str, ...]]":
+        """Return, item by item, all its texts."""
         limit = self.config.description_chars
-        cells = zip(
+        return zip(
             catalogue.titles,
             (text[:limit] for text in catalogue.descriptions),
             catalogue.categories,
@@ -116,8 +154,12 @@ class Text(DenseRetriever):
             (" ".join(tags) for tags in catalogue.tags),
             strict=True,
         )
+
+    def _counts(self, catalogue: Catalogue) -> sparse.csr_array:
+        """Return (I, 3 x buckets) counts: words, character n-grams and attributes side by side."""
+        words = [" ".join(row) for row in self._cells(catalogue)]
         blocks = (
-            _hashed([" ".join(row) for row in cells], analyzer="word", ngram_range=(1, 2)),
+            _hashed(words, analyzer="word", ngram_range=(1, 2)),
             _hashed(catalogue.titles, analyzer="char_wb", ngram_range=(2, 4)),
             _hashed(attribute_tokens(catalogue), analyzer=list),
         )

@@ -82,7 +82,8 @@ class UserKNN(DenseRetriever):
         lengths = own[row] * self._norms[near.indices]
         # The profile is scaled to length 1, so that shrink means the same for long histories.
         scale = lengths + np.float32(self.config.shrink) * own[row] * self._typical
-        near.data = (near.data / scale) ** np.float32(self.config.similarity_power)
+        # What was disliked makes shoppers unlike: below 0 they are no neighbours.
+        near.data = np.maximum(near.data / scale, 0) ** np.float32(self.config.similarity_power)
         near = keep_top(near, self.config.n_neighbours)
         scores: FloatArray = (near @ self._taken).toarray()  # (B, V) x (V, I) -> (B, I)
         return scores

@@ -89,7 +89,7 @@ def test_the_report_is_whole_and_the_models_have_learnt(sequences: Sequences) ->
     report = evaluate(sequences, "small", minutes=5, bases=BASES)
     assert set(report["models"]) == {base.name for base in BASES}
     assert all(set(row) == METRICS | {"fit_seconds"} for row in report["models"].values())
-    names = {"lambdamart", "blend_simplex", "blend_softmax", "stacking", "cascade"}
+    names = {"lambdamart", "blend", "blend_softmax", "stacking", "cascade"}
     assert set(report["fusions"]) == names
     assert all(set(row) == METRICS for row in report["fusions"].values())
     assert report["fused"] == report["fusions"][report["fusion"]]
@@ -161,3 +161,26 @@ def test_what_is_no_sequence_file(tmp_path: Path, capsys: pytest.CaptureFixture[
 def _good(file: Path) -> Path:
     file.write_text("1 a b\n")
     return file
+
+
+def test_events_are_judged_beside_the_oracle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    arguments = ["events", "--generated", "6000", "--models", "popularity,item_knn"]
+    assert quality.main([*arguments, "--out", str(out)]) == 0
+    page, report = capsys.readouterr().out, json.loads(out.read_text())
+    assert set(report["tables"]) == {"repeats_allowed", "new_items_only"}
+    for table in report["tables"].values():
+        assert set(table["oracle"]) == METRICS
+        # Who knows the true preferences finds more than who counts events.
+        assert table["oracle"]["ndcg@10"] > table["models"]["popularity"]["ndcg@10"]
+        served = table["models"][table["fused"]]["ndcg@10"]
+        assert table["share_of_oracle"] == pytest.approx(served / table["oracle"]["ndcg@10"])
+        assert {"difference", "lower", "upper"} <= set(table["fused_against_best_single"])
+    assert "of the oracle's NDCG" in page and "the best single model" in page
+
+
+def test_events_need_one_kind_of_shop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert quality.main(["events"]) == 1
+    assert "give either files or --generated" in capsys.readouterr().err

@@ -13,6 +13,7 @@ COMMANDS = (
     "ingest",
     "materialize",
     "train",
+    "tune",
     "releases",
     "promote",
     "rollback",

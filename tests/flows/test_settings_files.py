@@ -27,6 +27,7 @@ def test_default_toml_names_every_setting_with_its_default(tmp_path: Path) -> No
         "building",
         "monitor",
         "service",
+        "serving",
         "operations",
         "upkeep",
     ):

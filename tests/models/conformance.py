@@ -209,7 +209,8 @@ class RetrieverConformance:
         histories = some_histories()
         np.testing.assert_array_equal(loaded.score_all(histories), model.score_all(histories))
         assert loaded.config == model.config
-        suffixes = {path.suffix for path in (tmp_path / "model").iterdir()}
+        files = (path for path in (tmp_path / "model").rglob("*") if path.is_file())
+        suffixes = {path.suffix for path in files}
         assert suffixes <= {".npy", ".json", ".safetensors"}
 
     def test_another_models_folder_is_refused(self, model: DenseRetriever, tmp_path: Path) -> None:

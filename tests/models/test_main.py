@@ -1,6 +1,12 @@
 """`python -m models` on files."""
 
+import io
 import json
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +16,11 @@ import pytest
 
 from contracts import columns as c
 from contracts.tables import TIMESTAMP
-from models.__main__ import main
+from models.__main__ import _progress, main
 from models.artifacts import verify_manifest
 from models.data import load_catalogue
 from models.registry import load_retriever
+from models.training_run import EpochDone
 from tests.models.conformance import history
 
 
@@ -78,3 +85,123 @@ def test_errors_are_one_line_and_a_code(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_terminal_has_a_bar_with_loss_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal, file = Terminal(), io.StringIO()
+    for stream in (terminal, file):
+        monkeypatch.setattr(sys, "stderr", stream)
+        _progress(EpochDone("sasrec", 1, 2, 4.5, None, 12.0))
+        _progress(EpochDone("sasrec", 2, 2, 4.0, 4.25, 0.0))
+    first, second = terminal.getvalue().split("\r\x1b[K")[1:]
+    assert first == "[############............] sasrec: epoch 1 of 2, loss 4.5000, 12 s left"
+    assert second == f"[{'#' * 24}] sasrec: epoch 2 of 2, loss 4.0000, held out 4.2500\n"
+    assert not file.getvalue()
+
+
+def spawned(words: list[str], *, before: str = "") -> "subprocess.Popen[str]":
+    """Start `python -m models` with `words`, after the statements `before`."""
+    code = f"{before}\nimport sys\nfrom models.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bytes(
+    files: list[str], tmp_path: Path
+) -> None:
+    options = "[retrievers.sasrec]\nembedding_size = 16\nepochs = 24\nthreads = 1\ndevice = 'cpu'\n"
+    (tmp_path / "models.toml").write_text(options)
+    words = [*files, "--models", "popularity,sasrec", "--seed", "4"]
+    killed = spawned(words)
+    assert killed.stderr is not None
+    for line in killed.stderr:
+        if line.startswith("sasrec: epoch 6 of 24"):
+            killed.kill()  # SIGKILL
+            break
+    killed.communicate(timeout=60)
+    assert killed.returncode == -9
+    assert not (tmp_path / "out" / "sasrec").exists()
+    resumed = spawned(words)
+    _, said = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, said
+    found = re.search(r"sasrec goes on from its checkpoint after epoch (\d+)", said)
+    assert found is not None and int(found[1]) >= 5
+    assert not (tmp_path / "out" / ".checkpoints").exists()
+    assert main([*words, f"--out={tmp_path / 'whole'}"]) == 0
+    whole = tmp_path / "whole" / "sasrec"
+    kept = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+    assert kept
+    for name in kept:
+        assert (tmp_path / "out" / "sasrec" / name).read_bytes() == (whole / name).read_bytes()
+
+
+ALLOWED = ("torch", "numpy", "scipy", "scikit-learn", "pyarrow", "safetensors")
+BLOCK = """
+import sys
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        inside = name.partition(".")[0] not in BLOCKED
+        return self.finder.find_spec(name, path, target) if inside else None
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path if hasattr(finder, "find_spec")]
+"""
+
+
+def outsiders() -> set[str]:
+    """Import names that are installed here and neither allowed ones nor anything these require."""
+    inside: set[str] = set()
+    waiting = [*ALLOWED, "amalgam"]
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name in inside:
+            continue
+        inside.add(name)
+        if name != "amalgam":
+            required = distribution(name).requires or []
+            plain = [text for text in required if "extra ==" not in text]
+            here = {re.split(r"[ <>=!~;(\[]", text)[0]: text for text in plain}
+            for wanted, text in here.items():
+                if ";" not in text or "python_version" not in text:
+                    waiting += [wanted] if _installed(wanted) else []
+    return {
+        module
+        for module, owners in packages_distributions().items()
+        if not {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners} & inside
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def test_trains_with_the_six_packages_of_a_bare_box_alone(files: list[str], tmp_path: Path) -> None:
+    blocked = outsiders()
+    assert {"pydantic", "pandas", "duckdb", "xgboost", "prefect", "rich"} <= blocked
+    assert not {"torch", "numpy", "pyarrow", "models", "contracts"} & blocked
+    small = "[retrievers.{}]\nepochs = 1\nembedding_size = 8\n"
+    deep = ("sasrec", "gru4rec", "nextitnet", "item2vec", "ials", "two_tower", "neumf")
+    (tmp_path / "models.toml").write_text("".join(small.format(name) for name in deep))
+    names = ("popularity", "ease", "transitions", "text", "item_knn", *deep)
+    done = spawned([*files, "--models", ",".join(names)], before=f"BLOCKED = {blocked!r}\n{BLOCK}")
+    _, said = done.communicate(timeout=120)
+    assert done.returncode == 0, said
+    assert verify_manifest(tmp_path / "out")["models"] == list(names)
+    model = load_retriever("sasrec", tmp_path / "out" / "sasrec")
+    assert model.recommend(history([(4, 1.0)]), 3)[0].shape == (1, 3)
+    refused = spawned(["--help"], before=f"BLOCKED = {blocked!r}\n{BLOCK}\nimport pydantic")
+    _, said = refused.communicate(timeout=60)
+    assert "No module named 'pydantic'" in said

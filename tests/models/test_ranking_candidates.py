@@ -9,7 +9,7 @@ from contracts.events import HIDE, PURCHASE, RETURN, VIEW
 from models.base import PAD, Candidates, Catalogue, Histories
 from models.ranking.candidates import HISTORY, Proposals, ScoredBlock, propose, unite
 from models.ranking.config import RecipeConfig
-from models.ranking.frame import build_frame, feature_names, ranks, z_scores
+from models.ranking.frame import base_frame, feature_names, ranks, widen_frame, z_scores
 from models.ranking.inputs import ItemFeatures, QueryInputs
 from models.ranking.item_groups import ItemGroups
 from models.ranking.pair_features import PAIR_FEATURES, OwnItems
@@ -146,7 +146,7 @@ def frame_of(items: list[list[int]]):
     scores = np.where(asked == PAD, -np.inf, asked * asked).astype(np.float32)[..., None]
     candidates = Candidates(asked, scores, np.ones((*asked.shape, 1), bool), ("one",))
     own = OwnItems.of(inputs.histories, WEIGHTS, 4)
-    return build_frame(candidates, inputs, own, ItemGroups.of(catalogue))
+    return widen_frame(base_frame(candidates), inputs, own, ItemGroups.of(catalogue))
 
 
 def value(frame, name: str, row: int, place: int) -> float:

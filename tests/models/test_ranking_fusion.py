@@ -1,6 +1,4 @@
-"""Both fusions find what was planted, save what they learnt, and learn only from what serving would
-see.
-"""
+"""The blend and the trees find what was planted, and learn only from what serving would see."""
 
 from dataclasses import replace
 
@@ -16,7 +14,7 @@ from models.ranking.config import RecipeConfig
 from models.ranking.frame import Frame
 from models.ranking.fusion import load_fusion
 from models.ranking.lambdamart import LambdaMART
-from models.ranking.training_rows import RankRows, all_rows, sampled_rows
+from models.ranking.training_rows import FusionRows, RankRows, all_rows, sampled_rows
 
 NAMES = ("good__z", "noise__z", "other")
 CONFIG = RecipeConfig(max_trees=20, max_depth=3, num_threads=1)
@@ -37,18 +35,19 @@ def mean_first(scores: np.ndarray, grades: np.ndarray) -> float:
     return float((grades[np.arange(len(grades)), scores.argmax(axis=1)] > 0).mean())
 
 
+def fusion_rows(rows: RankRows, ideal: np.ndarray, sources: tuple[str, ...]) -> FusionRows:
+    n = len(ideal)
+    return FusionRows(rows, ideal, np.full(n, 1 / n), sources)
+
+
 def test_blend_gives_the_weight_to_the_informative_source():
     frame, grades = planted(200, 1)
     ideal = dcg_at_k(-np.sort(-grades, axis=1), 10)
-    blend = fit_blend(
-        all_rows(frame, grades, 0), ("noise", "good"), ideal, np.full(200, 1 / 200), 10
-    )
+    data = fusion_rows(all_rows(frame, grades, 0), ideal, ("noise", "good"))
+    blend = fit_blend(data, 10)
     assert sum(blend.weights.values()) == pytest.approx(1.0)
     assert blend.weights["good"] > 0.9
-    again = fit_blend(
-        all_rows(frame, grades, 0), ("noise", "good"), ideal, np.full(200, 1 / 200), 10
-    )
-    assert again == blend
+    assert fit_blend(data, 10) == blend
 
 
 def test_blend_is_never_worse_than_its_best_part_where_it_is_fitted():
@@ -58,8 +57,7 @@ def test_blend_is_never_worse_than_its_best_part_where_it_is_fitted():
     two[..., 1] = two[..., 0] + rng.normal(size=two.shape[:2])
     rows = all_rows(replace(frame, values=two), grades, 0)
     ideal = dcg_at_k(-np.sort(-grades, axis=1), 10)
-    weights = np.full(150, 1 / 150)
-    both = fit_blend(rows, ("good", "noise"), ideal, weights, 10)
+    both = fit_blend(fusion_rows(rows, ideal, ("good", "noise")), 10)
 
     def ndcg(blend: Blend) -> float:
         top = rows.top_grades(blend.score_rows(rows), 150, 10)
@@ -73,17 +71,32 @@ def test_trees_learn_stop_early_and_are_repeatable():
     (train, labels), (held, held_labels) = planted(300, 3), planted(80, 4)
     rows, validation = all_rows(train, labels, 0), all_rows(held, held_labels, 0)
     model = LambdaMART.fit(rows, validation, config)
-    assert 1 <= model.n_trees < config.max_trees
+    assert 1 <= model.n_rounds < config.max_trees
     fresh, fresh_grades = planted(100, 6)
     assert mean_first(model.score(fresh), fresh_grades) > 0.6
     again = LambdaMART.fit(rows, validation, config)
     assert again.score(fresh).tobytes() == model.score(fresh).tobytes()
-    longer = LambdaMART.fit(rows, None, replace(config, max_trees=model.n_trees))
-    assert longer.n_trees == model.n_trees  # the trees after the best round are gone
+    longer = LambdaMART.fit(rows, None, replace(config, max_trees=model.n_rounds))
+    assert longer.n_rounds == model.n_rounds  # the trees after the best round are gone
     assert longer.score(fresh).tobytes() == model.score(fresh).tobytes()
     importance = model.importance()
     assert next(iter(importance)) == "good__z"
     assert sum(importance.values()) == pytest.approx(1.0)
+
+
+def test_the_trees_of_a_round_are_averaged(tmp_path):
+    (train, labels), (held, held_labels) = planted(200, 3), planted(80, 4)
+    rows, validation = all_rows(train, labels, 0), all_rows(held, held_labels, 0)
+    config = replace(CONFIG, subsample=0.5, early_stopping_rounds=3)
+    one = LambdaMART.fit(rows, validation, config)
+    many = LambdaMART.fit(rows, validation, replace(config, parallel_trees=8))
+    fresh, grades = planted(100, 6)
+    assert mean_first(many.score(fresh), grades) > 0.6
+    # Sums of eight small steps, not of one large one: the steps are of the same total size.
+    assert len(np.unique(many.score(fresh))) > len(np.unique(one.score(fresh)))
+    assert np.ptp(many.score(fresh)) < 2 * np.ptp(one.score(fresh))
+    many.save(tmp_path)
+    assert load_fusion(tmp_path).score(fresh).tobytes() == many.score(fresh).tobytes()
 
 
 def test_trees_that_make_validation_worse_are_dropped():
@@ -91,7 +104,7 @@ def test_trees_that_make_validation_worse_are_dropped():
     turned = replace(held, values=-held.values)  # what is learnt is wrong here from the first tree
     config = replace(CONFIG, max_trees=30, early_stopping_rounds=8)
     model = LambdaMART.fit(all_rows(train, labels, 0), all_rows(turned, held_labels, 0), config)
-    assert model.n_trees < 8
+    assert model.n_rounds < 8
 
 
 def test_padding_never_wins():
@@ -103,21 +116,6 @@ def test_padding_never_wins():
     assert np.isneginf(model.score(padded)[:, -3:]).all()
     assert np.isneginf(Blend({"good": 1.0}).score(padded)[:, -3:]).all()
     assert (all_rows(padded, grades, 0).values.shape[0]) == 50 * 9
-
-
-@pytest.mark.parametrize("kind", ["lambdamart", "blend"])
-def test_saved_fusion_scores_bit_for_bit(tmp_path, kind):
-    frame, grades = planted(120, 8)
-    fusion = (
-        LambdaMART.fit(all_rows(frame, grades, 0), None, CONFIG)
-        if kind == "lambdamart"
-        else Blend({"good": 0.7, "noise": 0.3})
-    )
-    fusion.save(tmp_path)
-    loaded = load_fusion(tmp_path)
-    assert loaded.kind == kind
-    assert loaded.score(frame).tobytes() == fusion.score(frame).tobytes()
-    assert not list(tmp_path.glob("*.pkl"))
 
 
 def test_loading_what_is_missing_or_broken_says_so(tmp_path):
@@ -181,7 +179,16 @@ def test_thinning_and_top_grades_agree_with_the_obvious_way():
 
 
 def test_recipe_config_refuses_what_cannot_be():
-    for bad in ({"fusion": "stack"}, {"k": 0}, {"validation_share": 0.9}, {"learning_rate": 0.0}):
+    for bad in (
+        {"fusion": "stack"},
+        {"k": 0},
+        {"validation_share": 0.9},
+        {"stopping_share": 1.0},
+        {"learning_rate": 0.0},
+        {"cascade_keeps": 0},
+        {"ablation_queries": -1},
+        {"prune_features": True, "ablation_queries": 0},
+    ):
         with pytest.raises(SettingsError, match=next(iter(bad))):
             load_config(RecipeConfig, bad, where="training")
     with pytest.raises(SettingsError, match="event_weights"):

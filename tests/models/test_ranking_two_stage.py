@@ -30,7 +30,10 @@ def learned(prepared):
     return learn_to_fuse(prepared, OPTIONS)
 
 
-@pytest.fixture(scope="module", params=["fused:lambdamart", "fused:blend", "base:item_knn"])
+@pytest.fixture(
+    scope="module",
+    params=["fused:lambdamart", "fused:cascade", "fused:blend", "fused:stacking", "base:item_knn"],
+)
 def recommender(request, prepared, learned):
     stage = FirstStage(learned.retrievers.models, prepared.catalogue, CONFIG)
     fusion = learned.fusions.fusions.get(request.param.partition(":")[2])
@@ -71,7 +74,7 @@ def test_saved_and_loaded_recommends_byte_for_byte(recommender, prepared, tmp_pa
     assert after.items.tobytes() == before.items.tobytes()
     assert after.scores.tobytes() == before.scores.tobytes()
     assert load_json(tmp_path, "config")["note"] == "kept"
-    trees = recommender.serves == "fused:lambdamart"
+    trees = recommender.serves in {"fused:lambdamart", "fused:cascade"}
     assert loaded.item_features == (("purchases_28d", "price") if trees else ())
     assert not [path for path in tmp_path.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt"}]
 

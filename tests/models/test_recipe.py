@@ -16,13 +16,15 @@ from models.artifacts import load_json, verify_manifest
 from models.bundle import build_release, judge_on_test, run_recipe
 from models.data import training_data
 from models.evaluation.champion import Champion, load_champion
-from models.evaluation.gate import judge
+from models.evaluation.gate import DataAge, Variety, judge
 from models.evaluation.leaks import permuted_labels, rows_before
 from models.evaluation.metrics import Interval
 from models.evaluation.roles import Roles
+from models.evaluation.segments import NEW_SHOPPERS, RETURNING_SHOPPERS
 from models.ranking.first_stage import FirstStage
 from models.ranking.fit_fusions import build_rank_data
 from models.ranking.frame import FEATURE_VERSION
+from models.ranking.fusion import KINDS
 from models.ranking.lambdamart import LambdaMART
 from models.ranking.two_stage import TwoStageRecommender
 from models.recipe import (
@@ -112,12 +114,13 @@ def test_both_tables_segments_and_recall_are_reported(judged):
     everything, new = tables["repeats_allowed"], tables["new_items_only"]
     assert new["queries"] < everything["queries"]
     segments = everything["segments"]
-    assert sum(part["queries"] for part in segments.values()) == everything["queries"]
+    asked = [segments[name]["queries"] for name in (NEW_SHOPPERS, RETURNING_SHOPPERS)]
+    assert sum(asked) == everything["queries"]
     for body in tables.values():
         best = max(means["recall@20"] for means in body["models"].values())
-        fused = max(body["models"][name]["recall@20"] for name in ("lambdamart", "blend"))
+        fused = max(body["models"][name]["recall@20"] for name in KINDS)
         assert fused <= body["candidate_recall"] <= 1 and best <= 1
-        assert set(body["models"]) == {*OPTIONS, "lambdamart", "blend"}
+        assert set(body["models"]) == {*OPTIONS, *KINDS}
         for by in body["intervals"].values():
             assert all(one["lower"] <= one["difference"] <= one["upper"] for one in by.values())
     assert everything["models"]["popularity"]["coverage@5"] < 0.4
@@ -147,6 +150,10 @@ def test_the_bundle_is_whole_checked_and_serves(bundle, prepared):
     assert load_json(folder, "metrics") == metrics
     assert 0.5 < metrics["overlap_at_10"] <= 1
     assert sum(metrics["importance"].values()) == pytest.approx(1)
+    fusions = metrics["fusions"]
+    assert set(fusions["validation"]) == set(KINDS) and fusions["failures"] == {}
+    assert {"repeats", "agreement"} <= {each["family"] for each in fusions["ablation"]}
+    assert fusions["stopping_shoppers_choose"]  # so small a shop has no shoppers to spare
     ranked = TwoStageRecommender.load(folder).recommend(prepared.test.inputs[:5], 10)
     assert ranked.items.min() >= 0
     page = (folder / "report.html").read_text()
@@ -328,7 +335,10 @@ def test_a_planted_leak_raises_the_alarm_and_is_refused(rank_data):
         against_popularity=good,
         best_part="item_knn",
         against_best_part=good,
+        best_part_segments=(),
         champion=None,
+        data=DataAge(end_us=10, newest_us=9),
+        variety=Variety(overlap=0.1, chance=0.1, coverage=0.9),
         permuted=None,
         importance=importance,
     )

@@ -29,7 +29,8 @@ def test_the_default_ones_exist_and_hold_no_rows_of_people() -> None:
 def test_torch_is_imported_by_torch_models_alone() -> None:
     code = (
         "import sys; from models.registry import make_retriever, RETRIEVERS; sorted(RETRIEVERS); "
-        "deep = {'ials', 'item2vec', 'sasrec', 'gru4rec', 'nextitnet'}; "
+        "deep = {'ials', 'item2vec', 'sasrec', 'bsarec', 'gru4rec', 'nextitnet', 'two_tower', "
+        "'neumf'}; "
         "[make_retriever(name, {}) for name in RETRIEVERS if name not in deep]; "
         "assert 'torch' not in sys.modules; [make_retriever(name, {}) for name in deep]; "
         "assert 'torch' in sys.modules"

@@ -4,6 +4,7 @@ import numpy as np
 
 from models.registry import make_retriever
 from models.retrieval.ials import IALS, IALSConfig
+from models.training_run import TrainingRun
 from tests.models.conformance import WEIGHTS, RetrieverConformance, checkerboard, history
 
 SMALL = {"embedding_size": 8, "epochs": 8, "device": "cpu", "threads": 1}
@@ -17,7 +18,7 @@ class TestIALS(RetrieverConformance):
         options = {**SMALL, "alpha": 2.0, "unobserved_weight": 0.3, "reg": 0.1, "reg_power": 0.0}
         model = make_retriever("ials", options).fit(checkerboard(), event_weights=WEIGHTS, seed=0)
         assert isinstance(model, IALS)
-        factors = model._factors.astype(np.float64)
+        factors = model._factors.fitted.astype(np.float64)
         own = factors[[0, 4]]
         system = 0.3 * factors.T @ factors + 2.0 * own.T @ own + 0.1 * np.eye(8)
         user = np.linalg.solve(system, 2.0 * own.sum(axis=0))
@@ -26,7 +27,8 @@ class TestIALS(RetrieverConformance):
 
     def test_the_error_falls(self) -> None:
         told: list[float] = []
-        model = IALS(IALSConfig(**SMALL), progress=lambda *facts: told.append(facts[3]))
+        model = IALS(IALSConfig(**SMALL))
+        model.run = TrainingRun(progress=lambda done: told.append(done.loss))
         model.fit(checkerboard(), event_weights=WEIGHTS, seed=0)
         assert len(told) == 8
         assert told[-1] < told[0]

@@ -12,6 +12,7 @@ from models.retrieval.sasrec import SASRec, SASRecConfig
 from models.retrieval.sasrec_network import SASRecNetwork
 from models.retrieval.sequence_windows import epoch_batches, useful, window_bounds
 from models.training import DivergedError
+from models.training_run import EpochDone, TrainingRun
 from tests.models.conformance import (
     WEIGHTS,
     RetrieverConformance,
@@ -39,14 +40,18 @@ class TestSASRec(RetrieverConformance):
     knows_order = True
 
     def test_progress_is_told_and_the_loss_falls(self) -> None:
-        told: list[tuple[str, int, int, float]] = []
+        told: list[EpochDone] = []
         config = SASRecConfig(embedding_size=16, epochs=4, learning_rate=0.01, device="cpu")
-        model = SASRec(config, progress=lambda *facts: told.append(facts))
+        model = SASRec(config)
+        model.run = TrainingRun(progress=told.append)
         model.fit(chain(), event_weights=WEIGHTS, seed=0)
-        assert [facts[:3] for facts in told] == [("sasrec", epoch, 4) for epoch in (1, 2, 3, 4)]
-        assert told[-1][3] < told[0][3]
+        assert [(done.name, done.epoch, done.epochs) for done in told] == [
+            ("sasrec", epoch, 4) for epoch in (1, 2, 3, 4)
+        ]
+        assert told[-1].loss < told[0].loss
+        assert told[-1].seconds_left == 0 < told[0].seconds_left
         assert model.report is not None
-        assert model.report.losses == tuple(facts[3] for facts in told)
+        assert model.report.losses == tuple(done.loss for done in told)
 
     def test_sampled_softmax_learns_the_chain_too(self) -> None:
         model = make_retriever("sasrec", {**SMALL, "n_negatives": 6})

@@ -1,14 +1,18 @@
 """The torch loop and the choice of device."""
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from contracts.errors import SettingsError
+from contracts.errors import CorruptError, SettingsError
 from models.device import _announce, choose_device
-from models.training import DivergedError, LoopOptions, train
+from models.training import DivergedError, LoopOptions, TrainingReport, train
+from models.training_run import EpochDone, TrainingRun
 
 CPU = torch.device("cpu")
 
@@ -84,6 +88,177 @@ def test_no_batches_is_no_training() -> None:
     network = Line()
     report = train("line", network, lambda epoch: [], lambda b: b, options(), device=CPU)
     assert (report.losses, report.steps) == ((), 0)
+
+
+# -- early stopping
+
+
+def held_out_run(
+    values: list[float], patience: int, **changed: int
+) -> tuple[Line, TrainingReport, list[Tensor]]:
+    """Train on what never ends to improve, while the held-out loss goes as `values` say."""
+    network, seen = Line(), []
+
+    def held() -> float:
+        assert not network.training
+        seen.append(network.weights.detach().clone())
+        return values[len(seen) - 1]
+
+    report = train(
+        "line",
+        network,
+        lambda epoch: [torch.linspace(-1, 1, 20)],
+        lambda x: ((network(x) - 2 * x - 1) ** 2).mean(),
+        options(patience=patience, epochs=6, **changed),
+        device=CPU,
+        held_out=held,
+    )
+    return network, report, seen
+
+
+def test_stops_when_the_held_out_loss_no_longer_falls_and_keeps_its_best_weights() -> None:
+    network, report, seen = held_out_run([5.0, 3.0, 4.0, 3.5, 1.0, 1.0], patience=2)
+    assert report.held_losses == (5.0, 3.0, 4.0, 3.5)
+    assert report.epochs == 2
+    assert torch.equal(network.weights.detach(), seen[1])
+    assert not torch.equal(seen[1], seen[3])
+
+
+def test_a_held_out_loss_that_falls_to_the_end_stops_nothing() -> None:
+    network, report, seen = held_out_run([6.0, 5.0, 4.0, 3.0, 2.0, 1.0], patience=1)
+    assert report.epochs == len(report.losses) == 6
+    assert torch.equal(network.weights.detach(), seen[-1])
+
+
+def test_no_patience_is_no_early_stopping() -> None:
+    _, report, seen = held_out_run([], patience=0)
+    assert (report.held_losses, report.epochs, seen) == ((), 6, [])
+
+
+def test_a_held_out_loss_that_is_no_number_stops() -> None:
+    with pytest.raises(DivergedError, match="epoch 2"):
+        held_out_run([1.0, float("nan")], patience=3)
+
+
+def test_a_refit_walks_the_same_schedule_and_stops_at_the_count_found() -> None:
+    network, _, seen = held_out_run([5.0, 3.0, 4.0, 3.5, 1.0, 1.0], patience=2)
+    again = Line()
+    report = train(
+        "line",
+        again,
+        lambda epoch: [torch.linspace(-1, 1, 20)],
+        lambda x: ((again(x) - 2 * x - 1) ** 2).mean(),
+        options(patience=2, epochs=6),
+        device=CPU,
+        run=TrainingRun(epochs=2),
+    )
+    assert (len(report.losses), report.epochs) == (2, 2)
+    assert torch.equal(again.weights.detach(), seen[1])
+
+
+# -- checkpoints
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def checkpointed(
+    folder: Path, *, die_after: int = 0, mark: str = "a" * 64, values: list[float] | None = None
+) -> tuple[Line, TrainingReport, list[EpochDone]]:
+    """Train with draws from a generator of its own; raise in the progress of epoch `die_after`."""
+    network, rng, told = Line(), np.random.default_rng(3), []
+
+    def progress(done: EpochDone) -> None:
+        told.append(done)
+        if done.epoch == die_after + 1 > 1:
+            raise Killed
+
+    def batches(epoch: int) -> list[Tensor]:
+        return [torch.from_numpy(rng.normal(size=20).astype(np.float32)) for _ in range(3)]
+
+    held: Callable[[], float] | None = None
+    if values is not None:
+        held = lambda: values[len(told)]  # noqa: E731
+    report = train(
+        "line",
+        network,
+        batches,
+        lambda x: ((network(x) - 2 * x - 1) ** 2).mean(),
+        options(epochs=6, patience=2 if held else 0),
+        device=CPU,
+        run=TrainingRun(progress=progress, checkpoints=folder),
+        rng=rng,
+        held_out=held,
+        fingerprint=lambda: mark,
+    )
+    return network, report, told
+
+
+def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole, report, _ = checkpointed(tmp_path / "whole")
+    with pytest.raises(Killed):
+        checkpointed(tmp_path / "cut", die_after=3)
+    resumed, same, told = checkpointed(tmp_path / "cut")
+    assert [done.epoch for done in told] == [4, 5, 6]
+    assert torch.equal(resumed.weights, whole.weights)
+    assert same.losses == report.losses
+    assert same.steps == report.steps == 18
+
+
+def test_a_checkpoint_of_the_end_trains_nothing_more(tmp_path: Path) -> None:
+    whole, _, _ = checkpointed(tmp_path)
+    again, report, told = checkpointed(tmp_path)
+    assert told == []
+    assert torch.equal(again.weights, whole.weights)
+    assert len(report.losses) == 6
+
+
+def test_the_best_weights_so_far_survive(tmp_path: Path) -> None:
+    values = [1.0, 2.0, 3.0]
+    whole, report, _ = checkpointed(tmp_path / "whole", values=values)
+    assert report.epochs == 1
+    with pytest.raises(Killed):
+        checkpointed(tmp_path / "cut", die_after=1, values=values)
+    resumed, same, _ = checkpointed(tmp_path / "cut", values=values[1:])
+    assert torch.equal(resumed.weights, whole.weights)
+    assert same.held_losses == report.held_losses
+
+
+def test_another_training_does_not_go_on_from_it(tmp_path: Path) -> None:
+    checkpointed(tmp_path)
+    _, _, told = checkpointed(tmp_path, mark="b" * 64)
+    assert len(told) == 6
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    checkpointed(tmp_path)
+    (found,) = tmp_path.glob("line-*.safetensors")
+    found.write_bytes(found.read_bytes()[:40])
+    with pytest.raises(CorruptError, match=rf"{found.name}.*delete it"):
+        checkpointed(tmp_path)
+
+
+def test_what_is_no_number_is_in_no_checkpoint(tmp_path: Path) -> None:
+    network = Line()
+
+    def loss(batch: Tensor) -> Tensor:  # finite, with a gradient that is not
+        return (
+            network.weights[:1] - network.weights[:1].detach()
+        ).abs().sqrt().mean() + batch.sum()
+
+    with pytest.raises(DivergedError, match=r"line: a weight of epoch 1 is not finite"):
+        train(
+            "line",
+            network,
+            lambda epoch: [torch.zeros(2)],
+            loss,
+            options(),
+            device=CPU,
+            run=TrainingRun(checkpoints=tmp_path),
+            fingerprint=lambda: "c" * 64,
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_device_is_chosen_in_one_place(caplog: pytest.LogCaptureFixture) -> None:

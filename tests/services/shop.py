@@ -1,7 +1,10 @@
 """A small shop for the service's tests: real tables, a real snapshot, real releases."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -79,18 +82,40 @@ def make_lake(folder: Path) -> LakeFiles:
     return LakeFiles(**paths)
 
 
-def make_bundle(files: LakeFiles, folder: Path, serves: str = "fused:blend") -> Path:
-    """Fit popularity and item-kNN for real and write them as a release's bundle."""
+BLEND = {"popularity": 0.2, "item_knn": 0.8}
+
+
+def add_items(files: LakeFiles, folder: Path, rows: list[dict[str, Any]]) -> LakeFiles:
+    """Return the shop with items that came into the catalogue an hour ago."""
+    items = pq.read_table(files.items[0])
+    told = [{c.VALID_FROM: NOW - timedelta(hours=1), c.AVAILABLE: True, **row} for row in rows]
+    path = folder / "items.parquet"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.concat_tables([items, pa.Table.from_pylist(told, items.schema)]), path)
+    return replace(files, items=(str(path),))
+
+
+def make_bundle(
+    files: LakeFiles,
+    folder: Path,
+    serves: str = "fused:blend",
+    *,
+    weights: Mapping[str, float] = BLEND,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Fit the retrievers of a blend for real and write them as a release's bundle."""
     events = shopper_events(files, before=NOW)
     catalogue = catalogue_from_arrow(pq.read_table(files.items[0]), events[c.ITEM_ID])
     config = RecipeConfig(history_length=20, candidates_per_retriever=10, history_candidates=5)
     data = training_data(events, catalogue, before_us=int(NOW.timestamp() * 1e6))
     retrievers = {
-        name: make_retriever(name, {}).fit(data, event_weights=config.weights(), seed=1)
-        for name in ("popularity", "item_knn")
+        name: make_retriever(name, (options or {}).get(name, {})).fit(
+            data, event_weights=config.weights(), seed=1
+        )
+        for name in weights
     }
     stage = FirstStage(retrievers, catalogue, config)
-    blend = Blend({"popularity": 0.2, "item_knn": 0.8}) if serves.startswith("fused") else None
+    blend = Blend(dict(weights)) if serves.startswith("fused") else None
     recommender = TwoStageRecommender(stage, serves, blend)
     recommender.save(folder)
     write_manifest(folder, {"serves": serves})

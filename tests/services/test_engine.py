@@ -5,7 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from contracts.errors import CorruptError
@@ -13,6 +12,7 @@ from contracts.events import EVENT_CODES
 from contracts.state import EMPTY_STATE, MICROS_PER_DAY, UserState
 from contracts.wire import RecommendRequest
 from features.state import StateEvent, append_events
+from models.ranking.blend import Blend
 from services.engine import Answer, Engine, history_of, load_release, micros, state_before
 from services.problems import NoReleaseError
 from tests.services.conftest import Shop
@@ -130,8 +130,8 @@ class TestLadder:
     def test_a_broken_model_still_answers(self, shop: Shop, caplog: Any) -> None:
         engine = shop.engine()
         assert engine.release is not None
-        broken = np.zeros((0, 0, 0), np.float32)
-        engine._features = dataclasses.replace(engine._features, values=broken)
+        lacking = dataclasses.replace(engine.release.recommender, fusion=Blend({"ease": 1.0}))
+        engine.release = dataclasses.replace(engine.release, recommender=lacking)
         answer = ask(engine, state(cup(1), cup(2)), k=5)
         assert answer.rung == "segment_popularity"
         assert all(item.startswith("cup") for item in ids(answer))

@@ -1,0 +1,40 @@
+"""Item vectors of a model: those it was fitted with, and those of items that came after."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import sparse
+
+from models.base import FloatArray
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """Vectors of I fitted items, which may be memory-mapped, and of N that came after the fit.
+
+    Products never mix the two parts, so that those of fitted items are the same, bit for bit,
+    whatever was added.
+    """
+
+    fitted: FloatArray
+    added: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.fitted) + len(self.added)
+
+    def sums(self, profiles: sparse.csr_array) -> FloatArray:
+        """Return the weighted sums of vectors: (B, I + N) x (I + N, D) -> (B, D)."""
+        if not len(self.added):
+            total: FloatArray = profiles @ self.fitted
+            return total
+        n_fitted = len(self.fitted)
+        known: FloatArray = profiles[:, :n_fitted] @ self.fitted
+        known += profiles[:, n_fitted:] @ self.added
+        return known
+
+    def dots(self, states: FloatArray) -> FloatArray:
+        """Return the scores of all items: (B, D) -> (B, I + N)."""
+        scores: FloatArray = states @ self.fitted.T
+        if not len(self.added):
+            return scores
+        return np.concatenate((scores, states @ self.added.T), axis=1)
