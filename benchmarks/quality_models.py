@@ -37,6 +37,19 @@ def _recency(basket_decay: float) -> dict[str, float]:
     return {"basket_decay": basket_decay, **_NO_AGE}
 
 
+_SEQUENCE: Final = {
+    "embedding_size": 128,
+    "max_length": 20,
+    "max_windows": 1000,
+    "dropout": 0.5,
+    "epochs": 12,
+    "events_per_epoch": 1_000_000,
+    "batch_size": 128,
+    "learning_rate": 2e-3,
+    "n_negatives": 1024,
+    "patience": 0,  # the epochs are chosen by the time that is left, and all users train
+    "cold_start": False,
+}
 # Chosen on the validation items of Amazon Beauty; no test item was looked at.
 BASE_MODELS: Final = (
     BaseModel("popularity", "popularity", _NO_AGE),
@@ -49,27 +62,11 @@ BASE_MODELS: Final = (
     BaseModel(
         "transitions_last", "transitions", {**_NO_AGE, "window": 2, "recency": _recency(0.02)}
     ),
-    BaseModel("pure_svd", "pure_svd", {"recency": _recency(0.7)}, 40),
+    BaseModel("pure_svd", "pure_svd", {"recency": _recency(0.7), "cold_start": False}, 40),
     BaseModel("attributes", "attributes", {"recency": _recency(0.7)}, 60),
     BaseModel("attributes_last", "attributes", {"recency": _recency(0.02)}, 20),
-    BaseModel(
-        "sasrec",
-        "sasrec",
-        {
-            "embedding_size": 128,
-            "max_length": 20,
-            "max_windows": 1000,
-            "dropout": 0.5,
-            "epochs": 12,
-            "events_per_epoch": 1_000_000,
-            "batch_size": 128,
-            "learning_rate": 2e-3,
-            "n_negatives": 1024,
-            "patience": 0,  # the epochs are chosen by the time that is left, and all users train
-        },
-        100,
-        budget=0.6,
-    ),
+    BaseModel("sasrec", "sasrec", {**_SEQUENCE, "side_information": False}, 100, budget=0.3),
+    BaseModel("bsarec", "bsarec", {**_SEQUENCE, "n_negatives": 4096}, 100, budget=0.45),
 )
 
 

@@ -1,15 +1,16 @@
 """Leave-one-out on sequences: fit, rank, choose, and only then look at the last item.
 
-fit      the base models for the ranker see all but each user's last three items; those for
-         validation and test all but the last two
-rank     the fusions learn from the third item from the end, which their base models did not see
+fit      the base models for the ranker see all but each user's last three items, and once more
+         all but the last four; those for validation and test all but the last two
+rank     the fusions learn from the third and from the fourth item from the end, each time of base
+         models that did not see it
 choose   on the item before the last: a part of the users stops the trees, the others choose
 test     the last item, after everything that is before it; judged once
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,11 @@ from models.retrieval.topk import top_k
 CUTOFFS = (5, 10, 20)
 PROTOCOL = (
     "leave-one-out, full ranking over the catalogue; base models fitted without the last two items "
-    "of any user; ranker trained on the third from last, chosen on the one before the last; "
-    "history at test: all but the last item"
+    "of any user; ranker trained on the third and fourth from last, chosen on the one before the "
+    "last; history at test: all but the last item"
 )
-TEST, VALIDATION, RANK = 1, 2, 3
-"""Which item, counted from the end, is the target."""
+TEST, VALIDATION, RANK = 1, 2, (3, 4)
+"""Which item, counted from the end, is the target; the ranker has several, for twice the rows."""
 HISTORY_LENGTH = 50
 NEGATIVES = 150
 STOPPING_SHARE = 0.3
@@ -67,20 +68,18 @@ def evaluate(
     BadInputError when no user has the four items that the ranker needs.
     """
     deadline = Deadline(minutes)
-    if not len(sequences.has_target(RANK)):
+    if not len(sequences.has_target(RANK[0])):
         raise BadInputError(
             f"{dataset}: no user has four items; test, validation, ranker and a history need one "
             "each"
         )
     asked = [base.name for base in bases]
-    bases = afforded(bases, sequences.training(RANK), deadline, fits=2)
+    bases = afforded(bases, sequences.training(RANK[0]), deadline, fits=1 + len(RANK))
     left_out = {name: "no time" for name in asked if name not in {base.name for base in bases}}
-    train, failed = _rank_rows(sequences, bases, seed)
-    left_out |= failed
-    bases = [base for base in bases if base.name not in left_out]
     fitted, failed = fit_all(bases, sequences.training(VALIDATION), seed)
-    if failed:
-        raise BadInputError(f"{sorted(failed)}: fitted on less but not on more: {failed}")
+    left_out |= failed
+    bases = [each.base for each in fitted]
+    train = _rank_rows(sequences, bases, seed)
     frames = Frames(sequences, fitted, VALIDATION)
     stopping, choosing = _split(_queries(sequences, VALIDATION), seed)
     held = _rows(frames, stopping, seed)
@@ -118,13 +117,21 @@ def _split(queries: Queries, seed: int) -> tuple[Queries, Queries]:
     )
 
 
-def _rank_rows(
-    sequences: Sequences, bases: Sequence[BaseModel], seed: int
-) -> tuple[RankRows, dict[str, str]]:
-    """Return the rows that the fusions learn from, and the base models that failed."""
-    fitted, failed = fit_all(bases, sequences.training(RANK), seed)
-    frames = Frames(sequences, fitted, RANK)
-    return _rows(frames, _queries(sequences, RANK), seed), failed
+def _rank_rows(sequences: Sequences, bases: Sequence[BaseModel], seed: int) -> RankRows:
+    """Return the rows that the fusions learn from."""
+    parts: list[RankRows] = []
+    first = 0
+    for held in RANK:
+        queries = _queries(sequences, held)
+        if not len(queries.users):
+            continue
+        fitted, failed = fit_all(bases, sequences.training(held), seed)
+        if failed:
+            raise BadInputError(f"{sorted(failed)}: fitted on more but not on less: {failed}")
+        rows = _rows(Frames(sequences, fitted, held), queries, seed)
+        parts.append(replace(rows, queries=rows.queries + first))
+        first += int(rows.queries.max(initial=-1)) + 1
+    return RankRows.concatenate(parts)
 
 
 def _rows(frames: Frames, queries: Queries, seed: int) -> RankRows:

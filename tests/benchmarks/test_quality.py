@@ -61,8 +61,8 @@ def test_history_and_target_never_meet_the_future(tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_text("1 a b c d e\n2 a b\n")
     found = read_sequences(tmp_path / "s.txt")
     assert found.has_target(TEST).tolist() == [0, 1]
-    assert found.has_target(VALIDATION).tolist() == found.has_target(RANK).tolist() == [0]
-    users = found.has_target(RANK)
+    assert found.has_target(VALIDATION).tolist() == found.has_target(RANK[0]).tolist() == [0]
+    users = found.has_target(RANK[0])
     for held, target, history in ((1, 4, [1, 2, 3]), (2, 3, [0, 1, 2]), (3, 2, [PAD, 0, 1])):
         assert found.targets(users, held).tolist() == [target]
         assert found.histories(users, held, 3).items.tolist() == [history]
@@ -76,7 +76,7 @@ def test_the_last_items_change_no_training(sequences: Sequences) -> None:
     items = sequences.items.copy()
     items[sequences.offsets[1:] - 1] = 0
     other = Sequences(items, sequences.offsets, sequences.catalogue)
-    for held in (VALIDATION, RANK):
+    for held in (VALIDATION, *RANK):
         np.testing.assert_array_equal(other.training(held).items, sequences.training(held).items)
         assert len(other.training(held).items) == len(items) - held * sequences.n_users
     users = sequences.has_target(TEST)
