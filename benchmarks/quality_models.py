@@ -54,7 +54,9 @@ _SEQUENCE: Final = {
 BASE_MODELS: Final = (
     BaseModel("popularity", "popularity", _NO_AGE),
     BaseModel("popularity_late", "popularity", {"half_life_days": 3.0}),
-    BaseModel("ease", "ease", {"reg": 100.0, "recency": _recency(0.7)}, 100),
+    BaseModel(
+        "ease", "ease", {"reg": 100.0, "attribute_weight": 5.0, "recency": _recency(0.7)}, 100
+    ),
     BaseModel("item_knn", "item_knn", {"recency": _recency(0.7)}, 60),
     BaseModel("item_knn_last", "item_knn", {"recency": _recency(0.02)}),
     BaseModel("user_knn", "user_knn", {"recency": _recency(0.7)}, 60),

@@ -101,7 +101,7 @@ SPACES: Final[Mapping[str, Space]] = {
         "similarity_power": Real(0.5, 3.0),
         **_RECENCY,
     },
-    "ease": {"reg": Real(1, 5000, log=True), **_RECENCY},
+    "ease": {"reg": Real(1, 5000, log=True), "attribute_weight": Real(0.0, 8.0), **_RECENCY},
     "transitions": {
         "window": Whole(1, 30, log=True),
         "distance_decay": Real(0.3, 1.0),

@@ -9,11 +9,15 @@ from scipy import linalg, sparse
 
 from contracts.errors import SettingsError
 from models.artifacts import load_arrays, load_csr, save_arrays, save_csr
-from models.base import FloatArray, Histories, TrainingData
+from models.base import Catalogue, FloatArray, Histories, TrainingData
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.ease_sparse import solve_restricted
 from models.retrieval.matrices import user_items
+from models.retrieval.tokens import attribute_tokens
 from models.retrieval.weighting import Recency, profiles
+
+_LARGEST_SHARE, _MOST_ITEMS = 0.05, 1000
+"""An attribute of a larger share of the items, or of more, says little and costs much."""
 
 
 @dataclass(frozen=True)
@@ -26,19 +30,26 @@ class EASEConfig:
     """Most items with events that are solved densely (20,000: 1.6 GB, minutes); above, sparsely."""
     n_neighbours: int = 100
     """Above max_items: how many of its nearest items each item is solved over."""
+    attribute_weight: float = 2.0
+    """How much it counts that items share a category level, a brand or a tag; 0: not at all."""
     recency: Recency = field(default_factory=Recency)
     """How the events of a history are weighted."""
 
     def __post_init__(self) -> None:
         if self.reg <= 0 or self.max_items < 1 or self.n_neighbours < 1:
             raise ValueError("reg must be above 0, max_items and n_neighbours at least 1")
+        if self.attribute_weight < 0:
+            raise ValueError(f"attribute_weight = {self.attribute_weight}: must be 0 or more")
 
 
 class EASE(DenseRetriever):
     """B = I - P diag(1 / diag P), P = (X'X + reg I)^-1; scores = profile B. Steck 2019, equation 8.
 
-    X holds, for each shopper, the strongest event on each item (1 for the strongest type). Only
-    items that occur in events are solved for; the others score 0. float32 throughout. Time O(I^3 /
+    X holds, for each shopper, the strongest event on each item (1 for the strongest type), and for
+    each attribute that at least two, and at most 5 % and 1,000, of the items have, a row of
+    attribute_weight / sqrt(items), as if a shopper had taken all of them (Jeunen, Van Balen and
+    Goethals 2020): items without events are found by their kind. Only items that occur in X are
+    solved for; the others score 0. float32 throughout. Time O(I^3 /
     1.5), memory 4 I^2 bytes twice while fitting, once after, memory-mapped when loaded; a score
     reads the rows of the history. Above `max_items` each item is solved over its `n_neighbours`
     nearest alone, as in fsSLIM (Ning and Karypis 2011) with EASE's L2 loss: time O(I n^3), memory 8
@@ -51,6 +62,9 @@ class EASE(DenseRetriever):
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         matrix = user_items(data, self.event_weights)
+        if self.config.attribute_weight:
+            rows = attribute_rows(data.catalogue, self.config.attribute_weight)
+            matrix = sparse.csr_array(sparse.vstack((matrix, rows), format="csr"))
         known = np.flatnonzero(np.asarray(matrix.sum(axis=0)) > 0)
         self._known = known.astype(np.int32)
         kept, reg = sparse.csr_array(matrix[:, known]), self.config.reg
@@ -82,6 +96,20 @@ class EASE(DenseRetriever):
         self._known = arrays["known"]
         dense = "weights" in arrays
         self._weights = arrays["weights"] if dense else load_csr(folder, "neighbours", mmap=True)
+
+
+def attribute_rows(catalogue: Catalogue, weight: float) -> sparse.csr_array:
+    """Return (A, I) float32: a row for each attribute that some items share, but not too many."""
+    tokens = attribute_tokens(catalogue)
+    columns = np.repeat(np.arange(len(tokens)), [len(row) for row in tokens])
+    words = np.array([token for row in tokens for token in row], dtype=np.str_)
+    _, rows, counts = np.unique(words, return_inverse=True, return_counts=True)
+    most = min(_MOST_ITEMS, max(2, int(_LARGEST_SHARE * len(tokens))))
+    kept = (counts[rows] > 1) & (counts[rows] <= most) if len(words) else np.zeros(0, bool)
+    shared, rows = np.unique(rows[kept], return_inverse=True)
+    values = (weight / np.sqrt(counts[shared]))[rows].astype(np.float32)
+    shape = (len(shared), len(catalogue))
+    return sparse.csr_array((values, (rows, columns[kept])), shape=shape)
 
 
 def _solve(matrix: sparse.csr_array, reg: float) -> FloatArray:

@@ -1,5 +1,7 @@
 """EASE."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import sparse
 
@@ -47,6 +49,24 @@ class TestEASE(RetrieverConformance):
         np.testing.assert_allclose(
             sparsely.score_all(histories), self.fitted(data).score_all(histories), atol=1e-4
         )
+
+    def test_an_item_without_events_is_found_by_its_kind(self) -> None:
+        data = checkerboard()
+        tags = [("rare",) if item in {4, data.n_items - 1} else () for item in range(data.n_items)]
+        kept = data.items != data.n_items - 1  # nobody took the last one
+        described = replace(
+            data,
+            users=data.users[kept],
+            items=data.items[kept],
+            event_types=data.event_types[kept],
+            times=data.times[kept],
+            catalogue=replace(data.catalogue, tags=tuple(tags)),
+        )
+        with_it = self.fitted(described).score_all(history([(4, 1.0)]))[0]
+        assert with_it[-1] > 0
+        plain = make_retriever("ease", {"reg": 10.0, "attribute_weight": 0.0})
+        plain.fit(described, event_weights=WEIGHTS, seed=0)
+        assert plain.score_all(history([(4, 1.0)]))[0][-1] == 0
 
 
 class TestSparseEASE(RetrieverConformance):
