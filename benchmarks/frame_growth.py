@@ -54,7 +54,7 @@ def _time(stage: FirstStage, sequences: Sequences, size: int, now_us: int) -> di
         "queries": size,
         "rows": rows,
         "columns": columns,
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 3),
         "ms_a_query": round(1000 * seconds / size, 3),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +46,7 @@ THEIR_GRID: Final = tuple(
     for alpha, reg in product((1.0, 10.0, 100.0), (0.01, 0.1, 1.0))
 )
 QUERIES: Final = (10_000, 100_000, 1_000_000)
-SEQUENCE: Final = {"width": 128, "blocks": 2, "heads": 2, "length": 50, "batch": 128, "epochs": 3}
+SEQUENCE: Final = {"width": 128, "blocks": 2, "heads": 2, "length": 50, "batch": 128, "epochs": 2}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             rounds=options.rounds,
             seed=options.seed,
             only=options.only,
+            users=options.users,
         )
     except AmalgamError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -82,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(".venv-peers/bin/python"),
         help="Python of a venv with implicit, rectools[torch] and the same torch",
     )
+    parser.add_argument("--users", type=int, help="only so many of the file's users, its first")
     parser.add_argument("--rounds", type=int, default=3, help="fits of each; the median counts")
     parser.add_argument("--only", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--seed", type=int, default=7)
@@ -163,7 +166,13 @@ class Contest:
 
 
 def compare(
-    file: Path | None, *, peers: Path, rounds: int, seed: int, only: Sequence[str]
+    file: Path | None,
+    *,
+    peers: Path,
+    rounds: int,
+    seed: int,
+    only: Sequence[str],
+    users: int | None = None,
 ) -> dict[str, Any]:
     """Return what `python -m benchmarks.training` prints, model by model.
 
@@ -172,6 +181,9 @@ def compare(
     if file is None:
         raise NotFoundError("no sequence file was given; a line is a user, then items in order")
     sequences = read_sequences(file)
+    if users is not None:
+        kept = sequences.offsets[: users + 1]
+        sequences = replace(sequences, items=sequences.items[: kept[-1]], offsets=kept)
     with tempfile.TemporaryDirectory() as folder:
         contest = Contest(peers, Path(folder), seed)
         models = {name: MODELS[name](contest, sequences, rounds) for name in only}
