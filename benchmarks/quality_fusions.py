@@ -52,6 +52,7 @@ def _config(seed: int) -> RecipeConfig:
         max_depth=6,
         learning_rate=0.05,
         max_trees=1000,
+        parallel_trees=3,
         early_stopping_rounds=50,
         min_child_weight=5.0,
         subsample=0.8,

@@ -20,19 +20,19 @@ _SEPARATOR = "\n"
 class LexicalConfig:
     """Options of LexicalIndex: what a term is worth in each field, and how it saturates."""
 
-    title: float = 2.0
+    title: float = 1.0
     """Weight of a term in the title."""
     brand: float = 1.0
     """Weight of a term in the brand or supplier."""
     category: float = 1.0
     """Weight of a term in the category path."""
-    tags: float = 0.1
+    tags: float = 0.3
     """Weight of a term in the tags and attributes."""
     description: float = 1.0
     """Weight of a term in the description."""
-    k1: float = 0.6
+    k1: float = 0.8
     """Saturation: how much a term that occurs again adds."""
-    b: float = 0.6
+    b: float = 0.75
     """How much longer fields are held against an item, 0 to 1."""
 
     def __post_init__(self) -> None:

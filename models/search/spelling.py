@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.search.terms import grams, is_cjk
 
-_CANDIDATES = 64
+_CANDIDATES = 32
 _PREFIX_TERMS = 8
 _SHORTEST = 3
 _LONG = 5  # from here on, two mistakes are forgiven

@@ -34,12 +34,14 @@ def terms(text: str) -> list[str]:
     >>> terms("无线鼠标 x2")
     ['无线', '线鼠', '鼠标', 'x2']
     """
+    return [stem(word) for word in words(text)]
+
+
+def words(text: str) -> list[str]:
+    """Return what `terms` makes its terms of: words as they are written, pairs in a CJK run."""
     found: list[str] = []
     for run in _RUNS.findall(normalised(text)):
-        if _CJK_START.match(run):
-            found += cjk_pairs(run)
-        else:
-            found.append(stem(run))
+        found += cjk_pairs(run) if _CJK_START.match(run) else [run]
     return found
 
 
