@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 def _events(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from benchmarks.quality_events import Shop, evaluate_events, events_page
 
+    logging.getLogger("models").setLevel(logging.WARNING)  # the recipe tells the same
     shop = Shop(tuple(options.files), options.generated, options.source)
     names = options.models.split(",") if options.models else ()
     report = evaluate_events(shop, options.config, seed=options.seed, retrievers=names)
