@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from benchmarks.command import report_of
 from benchmarks.quality_events import Shop
-from contracts import atomic
 from contracts import columns as c
-from contracts.errors import AmalgamError, BadInputError
+from contracts.errors import BadInputError
 from contracts.settings import load_settings
 from models.base import PAD, Histories, IntArray, TrainingData
 from models.data import ItemIndex, catalogue_from_arrow, training_data
@@ -45,15 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     _log.setLevel(logging.INFO)
     shop = Shop(files=tuple(options.files), events=options.generated, source=options.source)
-    try:
-        report = measure(shop, options.models.split(","), share=options.share, seed=options.seed)
-    except AmalgamError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(table(report))
-    if options.out is not None:
-        atomic.write_json(options.out, report)
-    return 0
+    names = options.models.split(",")
+
+    def measured() -> tuple[dict[str, Any], str]:
+        report = measure(shop, names, share=options.share, seed=options.seed)
+        return report, table(report)
+
+    return report_of(measured, options.out)
 
 
 def _parser() -> argparse.ArgumentParser:

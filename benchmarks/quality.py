@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contracts import atomic
-from contracts.errors import AmalgamError
+from benchmarks.command import report_of
 
 _COLUMNS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10", "recall@20", "ndcg@20")
 
@@ -19,15 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
     for name in ("amalgam", "benchmarks", "models"):  # the libraries below talk a lot
         logging.getLogger(name).setLevel(logging.INFO)
-    try:
-        report, page = options.run(options)
-    except AmalgamError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(page)
-    if options.out is not None:
-        atomic.write_json(options.out, report)
-    return 0
+    return report_of(lambda: options.run(options), options.out)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -111,9 +111,9 @@ def _split(queries: Queries, seed: int) -> tuple[Queries, Queries]:
     """Draw the users that stop the trees; the others choose the fusion."""
     luck = np.random.default_rng(seed).random(len(queries.users))
     stops = luck < STOPPING_SHARE
-    return tuple(  # type: ignore[return-value]
-        Queries(queries.users[part], queries.held, queries.length, queries.exclude_history)
-        for part in (stops, ~stops)
+    return (
+        replace(queries, users=queries.users[stops]),
+        replace(queries, users=queries.users[~stops]),
     )
 
 

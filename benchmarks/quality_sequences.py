@@ -17,8 +17,6 @@ from contracts.events import EVENT_TYPES, PURCHASE
 from models.base import PAD, Catalogue, Histories, IntArray, TrainingData
 from models.retrieval.matrices import US_PER_DAY
 
-MINIMUM_LENGTH = 3
-"""Items a sequence needs to have a test target, a validation target and a history."""
 WEIGHTS = np.zeros(len(EVENT_TYPES), dtype=np.float32)
 WEIGHTS[PURCHASE] = 1.0
 """Strength by event code: a sequence file knows one kind of event."""

@@ -25,8 +25,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts import atomic
-from contracts.errors import AmalgamError, BadInputError
+from benchmarks.command import report_of
+from contracts.errors import BadInputError
 from models.base import Catalogue, FloatArray
 from models.evaluation.metrics import ndcg_at_k
 from models.retrieval.topk import top_k
@@ -66,15 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     _log.setLevel(logging.INFO)
-    try:
+
+    def measured() -> tuple[dict[str, Any], str]:
         report = measure(options.folder, seed=options.seed)
-    except AmalgamError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(table(report))
-    if options.out is not None:
-        atomic.write_json(options.out, report)
-    return 0
+        return report, table(report)
+
+    return report_of(measured, options.out)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,9 +24,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.command import report_of
 from benchmarks.quality_sequences import WEIGHTS, Sequences, read_sequences
-from contracts import atomic
-from contracts.errors import AmalgamError, NotFoundError, UnavailableError
+from contracts.errors import NotFoundError, UnavailableError
 from models.base import IntArray
 from models.registry import make_retriever
 from models.retrieval.topk import top_k
@@ -54,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.one:
         return _child(*options.one)
-    try:
+
+    def measure() -> tuple[dict[str, Any], str]:
         report = compare(
             options.file,
             peers=options.peers,
@@ -63,14 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
             only=options.only,
             users=options.users,
         )
-    except AmalgamError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    for name, found in report["models"].items():
-        sys.stdout.write(json.dumps({"model": name, **found}) + "\n")
-    if options.out is not None:
-        atomic.write_json(options.out, report)
-    return 0
+        lines = [json.dumps({"model": name, **found}) for name, found in report["models"].items()]
+        return report, "".join(f"{line}\n" for line in lines)
+
+    return report_of(measure, options.out)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -199,7 +196,12 @@ def compare(
 
 
 def _ials(contest: Contest, sequences: Sequences, rounds: int) -> dict[str, Any]:
-    ours = {"embedding_size": SIZE, "epochs": EPOCHS, "recency": NO_DECAY}
+    ours = {
+        "embedding_size": SIZE,
+        "epochs": EPOCHS,
+        "recency": NO_DECAY,
+        "cold_start": False,  # the peer has no such part
+    }
     theirs = {
         "factors": SIZE,
         "iterations": EPOCHS,
@@ -254,6 +256,8 @@ def _sasrec(contest: Contest, sequences: Sequences, rounds: int) -> dict[str, An
         "epochs": shape["epochs"],
         "dropout": 0.2,
         "n_negatives": len(sequences.catalogue),
+        "patience": 0,
+        "cold_start": False,  # the peer has no such part
         "device": "cpu",
     }
     theirs = {

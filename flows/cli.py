@@ -102,7 +102,7 @@ def ingest(
         "ingest",
         demo,
         paths=named or None,
-        now=_moment(now),
+        now=asked_moment(now),
         source=source,
         accept_blocked=accept_blocked,
     )
@@ -114,7 +114,7 @@ def ingest(
 @app.command(rich_help_panel=LIFE)
 def materialize(now: Now = None, demo: Demo = False) -> None:
     """Bring the online store and the catalogue snapshot up to now."""
-    outcome = _run("materialize", demo, now=_moment(now))
+    outcome = _run("materialize", demo, now=asked_moment(now))
     _say(f"{outcome['online']:,} rows online, snapshot {outcome['snapshot']}")
 
 
@@ -129,7 +129,7 @@ def train(
     demo: Demo = False,
 ) -> None:
     """Fit, fuse, prove; the gate decides whether the release becomes champion. Refused: exit 4."""
-    outcome = _run("train", demo, now=_moment(now), reason=reason, as_of=as_of)
+    outcome = _run("train", demo, now=asked_moment(now), reason=reason, as_of=as_of)
     from flows.show import show_training
 
     show_training(outcome)
@@ -143,7 +143,7 @@ def monitor(now: Now = None, demo: Demo = False) -> None:
 
     Drift starts a training under `up`.
     """
-    outcome = _run("monitor", demo, now=_moment(now))
+    outcome = _run("monitor", demo, now=asked_moment(now))
     _say(f"{outcome['verdict']}: {'; '.join(outcome['reasons'])}\nreport: {outcome['report']}")
 
 
@@ -267,7 +267,7 @@ def recommend(
     from flows.traffic import ask
 
     request: dict[str, Any] = {"user_id": user, "k": k}
-    if (moment := _moment(at)) is not None:
+    if (moment := asked_moment(at)) is not None:
         request["at"] = moment.isoformat()
     key = os.environ.get("AMALGAM_API_KEYS", "").split(",")[0].strip() or None
     answer = ask(_settings(demo), request, key=key)
@@ -297,7 +297,7 @@ def _run(flow: str, demo: bool, **parameters: Any) -> dict[str, Any]:
         return chosen(**{name: value for name, value in parameters.items() if value is not None})
 
 
-def _moment(text: str | None) -> datetime | None:
+def asked_moment(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:

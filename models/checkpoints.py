@@ -62,7 +62,7 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="pt") as file:
                 state = json.loads(file.metadata()[_STATE])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
             network.load_state_dict(_part(tensors, "network."))
             slots: dict[int, dict[str, Tensor]] = {}
             for key, value in _part(tensors, "optimizer.").items():

@@ -25,13 +25,13 @@ def profile(
     ] = False,
 ) -> None:
     """Show what is known of a shopper: habits, preferences, newest events. Unknown: exit 3."""
-    from flows.cli import _moment  # noqa: PLC2701 - the one reader of moments
+    from flows.cli import asked_moment
     from flows.settings_files import command_settings
     from flows.steps.outcome import moment
     from flows.steps.profile import shopper_profile
 
     settings = command_settings(demo=demo)
-    found = shopper_profile(settings, user, moment(settings, _moment(at)))
+    found = shopper_profile(settings, user, moment(settings, asked_moment(at)))
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:

@@ -51,7 +51,7 @@ def tune(
     The winner lies in AMALGAM_HOME/tuning/MODEL.toml; --write puts it into your settings.
     """
     from contracts.errors import NotFoundError
-    from flows.cli import _moment  # noqa: PLC2701 - the one reader of moments
+    from flows.cli import asked_moment
     from flows.settings_files import command_settings
     from models.search_spaces import check_model
 
@@ -65,7 +65,7 @@ def tune(
     from flows.steps.tune import tune as run
     from flows.steps.winner import keep_winner
 
-    request = TuneRequest(model, trials, timeout, seed, _moment(now), as_of)
+    request = TuneRequest(model, trials, timeout, seed, asked_moment(now), as_of)
     with working(f"tune {model}"):
         enter(settings)
         outcome = run(settings, request, written=datetime.now(UTC))

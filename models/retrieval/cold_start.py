@@ -18,8 +18,8 @@ from models.base import Catalogue, FloatArray, TrainingData
 from models.retrieval.text import Text, TextConfig
 
 CONTENT_SIZE: Final = 192
-"""Dimensions of the content space; 64, enough for the text model itself, halved what a map of short
-titles explains (held-out R2 0.07 against 0.15, PureSVD on Online Retail)."""
+"""Dimensions of the content space: more than the text model itself needs, since of short titles a
+narrow space leaves a map little to explain item vectors by."""
 LEAST_ITEMS: Final = 30
 """Items with events that a map is learnt from; with fewer, nothing is placed."""
 _FOLDS: Final = 5

@@ -65,7 +65,7 @@ class DenseRetriever(ABC):
     def _load(self, folder: Path) -> None:
         """Read what `_save` wrote; `n_items` and `event_weights` are set already."""
 
-    def _extend(self, added: Catalogue) -> None:  # noqa: B027
+    def _extend(self, added: Catalogue) -> None:  # noqa: B027 - nothing to do is a model's right
         """Place items that came after the fit, on a copy whose `n_added` is set; arrays are shared
         with the fitted model and must not be written to. Without it, the model knows nothing of
         them.

@@ -71,8 +71,8 @@ class NeuMF(PooledRetriever):
     in place of binary cross-entropy. Parameters (I + token_buckets) D + about 16 D^2 + H (2 D + H /
     2). An epoch costs O(examples x (L D + heads D^2 + n_negatives H (D + H / 2))). A score runs the
     network for every item, O(I H^2 / 2), block by block in bounded memory: about H times the work
-    of a matrix product (at 100,000 items 34 ms of one core a request, two-tower 4 ms), so the
-    two-tower model is the one to retrieve with.
+    of a matrix product, so the two-tower model is the one to retrieve
+    with.
     """
 
     name: ClassVar[str] = "neumf"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final, Self
 
@@ -46,12 +47,13 @@ class Space:
     rows: FloatArray
     vectors: FloatArray
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_numbers", {name: n for n, name in enumerate(self.features)})
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.features)}
 
     def encode(self, features: Iterable[str]) -> FloatArray:
         """Return the (D,) unit vector of a query's features; zero when none is known."""
-        numbers: dict[str, int] = self._numbers  # type: ignore[attr-defined]
+        numbers = self._numbers
         known = [numbers[feature] for feature in features if feature in numbers]
         vector: FloatArray = self.rows[known].sum(axis=0)
         unit: FloatArray = unit_rows(vector[None])[0]

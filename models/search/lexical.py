@@ -1,9 +1,9 @@
 """BM25F over an inverted index in arrays: which items hold a term, and what it is worth there."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,13 +59,13 @@ class LexicalIndex:
     name: ClassVar[str] = "lexical"
 
     def __init__(
-        self, vocabulary: Sequence[str], n_items: int, postings: dict[str, NDArray[np.generic]]
+        self, vocabulary: Sequence[str], n_items: int, postings: Mapping[str, NDArray[Any]]
     ) -> None:
         self.vocabulary = tuple(vocabulary)
         self.n_items = n_items
         self.indptr = postings["indptr"]
-        self.items: IntArray = postings["items"]  # type: ignore[assignment]
-        self.impacts: FloatArray = postings["impacts"]  # type: ignore[assignment]
+        self.items: IntArray = postings["items"]
+        self.impacts: FloatArray = postings["impacts"]
         self._numbers = {term: number for number, term in enumerate(self.vocabulary)}
 
     @classmethod
