@@ -13,13 +13,15 @@ EventType = Literal[
 ]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """A JSON object of the service: unknown fields, NaN and infinities are refused."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
 
-class RecentEvent(_Body):
+class RecentEvent(Body):
     """One event that the request itself brings, e.g. of a session not sent to /v1/events yet."""
 
     item_id: Name
@@ -28,7 +30,7 @@ class RecentEvent(_Body):
     """Default: the moment the answer is for."""
 
 
-class RecommendRequest(_Body):
+class RecommendRequest(Body):
     """Ask for a list.
 
     All of `user_id`, `session_id` and `events` may be absent: then the shop's popular items.
@@ -51,7 +53,7 @@ class RecommendRequest(_Body):
     )
 
 
-class RecommendedItem(_Body):
+class RecommendedItem(Body):
     """One place in the list."""
 
     item_id: str
@@ -64,7 +66,7 @@ class RecommendedItem(_Body):
     price: float | None = None
 
 
-class RecommendResponse(_Body):
+class RecommendResponse(Body):
     """The list, and what made it."""
 
     request_id: str
@@ -77,7 +79,7 @@ class RecommendResponse(_Body):
     items: list[RecommendedItem]
 
 
-class Event(_Body):
+class Event(Body):
     """One thing a shopper did.
 
     Needs `user_id` or `session_id`; with both, the session is stitched to the user.
@@ -103,7 +105,7 @@ class Event(_Body):
         return self
 
 
-class EventsRequest(_Body):
+class EventsRequest(Body):
     """Up to 1,000 events, journaled durably before the answer."""
 
     events: Annotated[list[Event], Field(min_length=1, max_length=1000)]
@@ -117,14 +119,14 @@ class EventsRequest(_Body):
     )
 
 
-class EventsResponse(_Body):
+class EventsResponse(Body):
     """How many events were new, and how many this worker had already taken."""
 
     accepted: int
     duplicates: int
 
 
-class ReleaseResponse(_Body):
+class ReleaseResponse(Body):
     """What the service answers from now."""
 
     release: str
@@ -137,7 +139,7 @@ class ReleaseResponse(_Body):
     """Where shoppers' histories are: `feature_store`, or `memory` of a worker (a Bento alone)."""
 
 
-class ErrorDetail(_Body):
+class ErrorDetail(Body):
     """What went wrong, for a program (`code`) and for a person (`message`)."""
 
     code: str
@@ -145,7 +147,7 @@ class ErrorDetail(_Body):
     details: list[dict[str, Any]] = []
 
 
-class ErrorResponse(_Body):
+class ErrorResponse(Body):
     """The one shape of every error."""
 
     error: ErrorDetail

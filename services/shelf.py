@@ -12,9 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from contracts import columns as c
+from contracts.wire_filters import Filters
 from models.base import PAD, Catalogue, IntArray
 from models.data import ItemIndex, catalogue_from_arrow
 from models.ranking.inputs import ItemFeatures
+from models.search.filters import Filters as ItemFilters
+from models.search.filters import ItemFacts
 
 if TYPE_CHECKING:
     from features.snapshot import Snapshot
@@ -47,6 +50,22 @@ class Shelf:
     popular: IntArray
     ages_days: NDArray[np.float32]
     texts: pa.Table
+
+    @cached_property
+    def facts(self) -> ItemFacts:
+        """Categories, brands, tags and prices of the items, for filters."""
+        return ItemFacts(catalogue_from_arrow(self.texts))
+
+    def matching(self, wanted: Filters) -> NDArray[np.bool_]:
+        """Return which items meet a request's filters, (S,), by place."""
+        filters = ItemFilters(
+            tuple(wanted.categories),
+            tuple(wanted.brands),
+            tuple(wanted.tags),
+            wanted.price_min,
+            wanted.price_max,
+        )
+        return self.facts.mask(filters, self.available if wanted.in_stock else None)
 
     @cached_property
     def places(self) -> dict[str, int]:

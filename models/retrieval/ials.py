@@ -23,8 +23,10 @@ from models.retrieval.weighting import Recency, profiles
 from models.training import DivergedError, scoped
 from models.training_run import EpochDone
 
-_CELLS = 1 << 22
+_CELLS = 1 << 20
 """Floats (16 MiB) that a batch of gathered vectors, or of systems, may take."""
+_SHORT = 32
+"""Entries up to which a row's own system, entries x entries, is the smaller work."""
 _PLACED_TRUST = np.float32(0.3)
 """Confidence in the fold-in, of 1, of an item whose vector is a guess from its texts: in full, the
 guesses draw shoppers away from what they did take."""
@@ -41,7 +43,7 @@ class IALSConfig:
     epochs: int = 12
     """Passes; each improves all shoppers, then all items."""
     cg_steps: int = 3
-    """Conjugate gradient steps of a pass, from where the last one ended."""
+    """Conjugate gradient steps of a pass for long rows, from where the last one ended."""
     alpha: float = 1.0
     """Confidence of the strongest event type; weaker types have their share of it."""
     unobserved_weight: float = 0.01
@@ -75,11 +77,12 @@ class IALS(DenseRetriever):
 
     Hu, Koren and Volinsky 2008 in the form of Rendle et al. 2022, whose frequency-scaled
     regularisation f = (observed + w0 x rows of the other side)^reg_power is used. c_ui = alpha x
-    the strongest event's weight. Each half step takes a few steps of conjugate gradients from the
-    last solution (Takacs, Pilaszy and Tikk 2011), for rows of like length together, in float32.
+    the strongest event's weight. A half step solves rows of up to 32 entries exactly by their own
+    W x W systems, along the axes of V'V, and takes a few steps of conjugate gradients from the last
+    solution for longer ones (Takacs, Pilaszy and Tikk 2011); rows of like length together, float32.
     A history is folded in: its shopper vector is the exact solution over the decayed profile, so
     unseen shoppers are scored like any other. Size I x D floats. An epoch costs
-    O(cg_steps (nnz D + (U + I) D^2)); a score O(L D^2 + D^3 + I D).
+    O(cg_steps (nnz D + (U + I) D^2)), or less where rows are short; a score O(L D^2 + D^3 + I D).
     """
 
     name: ClassVar[str] = "ials"
@@ -205,7 +208,8 @@ def _solve_rows(
     gram = unobserved * (factors.T @ factors if gram is None else gram)  # (D, D)
     solved = torch.zeros(n_rows, size, device=device)
     eye = torch.eye(size, device=device)
-    for rows, vectors, weights in _gathered(matrix, factors):
+    for rows, columns, weights in _entries(matrix, size, device):
+        vectors = _rows_of(factors, columns)
         weighted = vectors * weights.abs()[..., None]  # (R, W, D)
         aim = weights.clamp(min=0)[:, None] @ vectors  # (R, 1, W) x (R, W, D) -> (R, 1, D)
         ridge = torch.from_numpy(reg[rows]).to(device)[:, None, None] * eye
@@ -224,51 +228,88 @@ def _improve_rows(
     start: Tensor,
     steps: int,
 ) -> Tensor:
-    """Return (rows, D): `steps` steps of conjugate gradients from `start` to what `_solve_rows`
-    finds.
+    """Return (rows, D): what `_solve_rows` finds for short rows, and `steps` steps of conjugate
+    gradients from `start` towards it for long ones.
 
-    The D x D systems are never made: a product with one is two with the row's W vectors and one
-    with the (D, D) of all. A row without entries is 0.
+    The D x D system of a row is never made. A row without entries is 0.
     """
-    device = factors.device
     gram = unobserved * (factors.T @ factors)  # (D, D)
+    values, axes = torch.linalg.eigh(gram)
+    values, rotated = values.clamp(min=0), factors @ axes
     improved = torch.zeros_like(start)
-    for rows, vectors, weights in _gathered(matrix, factors):
-        sure, ridge = weights.abs(), torch.from_numpy(reg[rows]).to(device)[:, None]
-        at = torch.from_numpy(rows).to(device)
-        x = start[at]  # (R, D)
-        residual = (weights.clamp(min=0)[:, None] @ vectors)[:, 0]
-        residual -= _applied(x, vectors, sure, gram, ridge)
-        direction, square = residual, (residual * residual).sum(1, keepdim=True)
-        for step in range(steps):
-            image = _applied(direction, vectors, sure, gram, ridge)
-            # Where the residual is 0 already, the step is 0 and not 0 / 0.
-            length = square / (direction * image).sum(1, keepdim=True).clamp(min=_TINY)
-            x = x + length * direction
-            if step + 1 < steps:
-                residual = residual - length * image
-                last, square = square, (residual * residual).sum(1, keepdim=True)
-                direction = residual + square / last.clamp(min=_TINY) * direction
-        improved[at] = x
+    for rows, columns, weights in _entries(matrix, factors.shape[1], factors.device):
+        ridge = torch.from_numpy(reg[rows]).to(factors.device)[:, None]
+        at = torch.from_numpy(rows).to(factors.device)
+        if weights.shape[1] <= _SHORT:
+            vectors = _rows_of(rotated, columns)
+            improved[at] = _solved_short(vectors, weights, 1 / (values + ridge)) @ axes.T
+        else:
+            vectors = _rows_of(factors, columns)
+            improved[at] = _stepped(start[at], vectors, weights, gram, ridge, steps)
     return improved
+
+
+def _solved_short(vectors: Tensor, weights: Tensor, inverse: Tensor) -> Tensor:
+    """Return (R, D) exact solutions by the W x W systems of rows with W < D entries.
+
+    (B + V'CV)^-1 V'Ct = B^-1 V'S (I + S V B^-1 V'S)^-1 S t for C = SS, where B is diagonal along
+    the axes that the (R, W, D) vectors are given in; `inverse` (R, D) is the diagonal of B^-1, and
+    t is 1, or 0 where the weight is below 0.
+    """
+    root = weights.abs().sqrt()
+    scaled = vectors * root[..., None]
+    spread = scaled * inverse[:, None]
+    systems = spread @ scaled.transpose(1, 2)  # (R, W, W)
+    systems.diagonal(dim1=1, dim2=2).add_(1)
+    factor = torch.linalg.cholesky(systems)
+    dual = torch.cholesky_solve((root * (weights > 0))[..., None], factor)  # (R, W, 1)
+    return (dual.transpose(1, 2) @ spread)[:, 0]
+
+
+def _stepped(
+    x: Tensor, vectors: Tensor, weights: Tensor, gram: Tensor, ridge: Tensor, steps: int
+) -> Tensor:
+    """Return (R, D): x after steps of conjugate gradients on each row's system.
+
+    A product with a system is two with the row's W vectors and one with the (D, D) of all.
+    """
+    sure = weights.abs()
+    residual = (weights.clamp(min=0)[:, None] @ vectors)[:, 0]
+    residual -= _applied(x, vectors, sure, gram, ridge)
+    direction, square = residual, (residual * residual).sum(1, keepdim=True)
+    for step in range(steps):
+        image = _applied(direction, vectors, sure, gram, ridge)
+        # Where the residual is 0 already, the step is 0 and not 0 / 0.
+        length = square / (direction * image).sum(1, keepdim=True).clamp(min=_TINY)
+        x = x + length * direction
+        if step + 1 < steps:
+            residual = residual - length * image
+            last, square = square, (residual * residual).sum(1, keepdim=True)
+            direction = residual + square / last.clamp(min=_TINY) * direction
+    return x
 
 
 def _applied(x: Tensor, vectors: Tensor, sure: Tensor, gram: Tensor, ridge: Tensor) -> Tensor:
     """Return (R, D): each row's system times its x."""
-    dots = (vectors @ x[..., None])[..., 0] * sure  # (R, W, D) x (R, D, 1) -> (R, W)
+    dots = (vectors * x[:, None]).sum(2) * sure  # (R, W); faster than a product of batches
     return x @ gram + ridge * x + (dots[:, None] @ vectors)[:, 0]
 
 
-def _gathered(
-    matrix: sparse.csr_array, factors: Tensor
+def _entries(
+    matrix: sparse.csr_array, size: int, device: torch.device
 ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
-    """Yield (R,) rows of like length, the (R, W, D) vectors of their entries and the (R, W) values;
-    0 beyond a row's end.
+    """Yield (R,) rows of like length, the (R, W) columns of their entries and the (R, W) values; 0
+    beyond a row's end.
     """
-    for rows, width in length_batches(np.diff(matrix.indptr), factors.shape[1], _CELLS):
+    for rows, width in length_batches(np.diff(matrix.indptr), size, _CELLS):
         places = matrix.indptr[rows, None].astype(np.int64) + np.arange(width)  # (R, W)
         inside = places < matrix.indptr[rows + 1, None]
         places = np.where(inside, places, 0)
         values = torch.from_numpy(np.where(inside, matrix.data[places], np.float32(0)))
-        columns = torch.from_numpy(matrix.indices[places].astype(np.int64))
-        yield rows, factors[columns.to(factors.device)], values.to(factors.device)
+        columns = torch.from_numpy(matrix.indices[places])
+        yield rows, columns.to(device), values.to(device)
+
+
+def _rows_of(factors: Tensor, columns: Tensor) -> Tensor:
+    """Return the (R, W, D) vectors of (R, W) columns."""
+    return factors.index_select(0, columns.flatten()).view(*columns.shape, -1)

@@ -17,8 +17,8 @@ _BUCKETS = 5
 class Filters:
     """Conditions that must all hold; an empty one is none."""
 
-    category: str = ""
-    """A category path or the beginning of one, level by level: `home > kitchen`."""
+    categories: tuple[str, ...] = ()
+    """Any of these category paths or beginnings of one, level by level: `home > kitchen`."""
     brands: tuple[str, ...] = ()
     """Any of these."""
     tags: tuple[str, ...] = ()
@@ -65,9 +65,9 @@ class ItemFacts:
         if available is not None and available.shape != (n_items,):
             raise BadInputError(f"available: shape {available.shape}, must be ({n_items},)")
         mask = np.ones(n_items, dtype=bool) if available is None else available.copy()
-        if filters.category:
-            levels = category_levels(filters.category)
-            mask &= self._categories.holding(levels[-1]) if levels else False
+        if filters.categories:
+            paths = [(category_levels(path) or [""])[-1] for path in filters.categories]
+            mask &= np.logical_or.reduce([self._categories.holding(path) for path in paths])
         if filters.brands:
             mask &= np.logical_or.reduce([self._brands.holding(brand) for brand in filters.brands])
         for tag in filters.tags:

@@ -107,9 +107,9 @@ def test_an_empty_catalogue_finds_nothing() -> None:
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [
-        (Filters(category="computer"), {0, 1}),
-        (Filters(category="computer>mice"), {0}),
-        (Filters(category="comp"), set()),
+        (Filters(categories=("computer",)), {0, 1}),
+        (Filters(categories=("computer>mice",)), {0}),
+        (Filters(categories=("comp",)), set()),
         (Filters(brands=("Norvo", "罗技")), {0, 1, 7}),
         (Filters(tags=("black",)), {0, 1}),
         (Filters(price_min=10, price_max=20), {0}),
