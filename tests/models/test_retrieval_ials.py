@@ -1,9 +1,11 @@
 """iALS."""
 
 import numpy as np
+import torch
+from scipy import sparse
 
 from models.registry import make_retriever
-from models.retrieval.ials import IALS, IALSConfig
+from models.retrieval.ials import _SHORT, IALS, IALSConfig, _improve_rows, _solve_rows
 from models.training_run import TrainingRun
 from tests.models.conformance import WEIGHTS, RetrieverConformance, checkerboard, history
 
@@ -24,6 +26,27 @@ class TestIALS(RetrieverConformance):
         user = np.linalg.solve(system, 2.0 * own.sum(axis=0))
         scores = model.score_all(history([(0, 1.0), (4, 1.0)]))[0]
         np.testing.assert_allclose(scores, factors @ user, rtol=1e-4, atol=1e-5)
+
+    def test_a_half_step_finds_the_exact_solution_of_short_rows_and_nears_that_of_long_ones(
+        self,
+    ) -> None:
+        rng = np.random.default_rng(3)
+        lengths = [0, 1, _SHORT, _SHORT + 1, 90]
+        rows = [np.sort(rng.choice(100, size, replace=False)) for size in lengths]
+        matrix = sparse.csr_array((len(rows), 100), dtype=np.float32)
+        matrix.indptr = np.cumsum([0, *lengths]).astype(np.int32)
+        matrix.indices = np.concatenate(rows).astype(np.int32)
+        matrix.data = rng.choice([1.0, 0.3, -0.5], len(matrix.indices)).astype(np.float32)
+        factors = torch.from_numpy(rng.normal(size=(100, 8)).astype(np.float32))
+        reg = np.linspace(0.1, 0.5, len(rows), dtype=np.float32)
+        start = torch.zeros(len(rows), 8)
+        exact = _solve_rows(matrix, factors, reg, 0.2)
+        torch.testing.assert_close(
+            _improve_rows(matrix, factors, reg, 0.2, start, 1)[:3], exact[:3], rtol=1e-3, atol=1e-4
+        )
+        torch.testing.assert_close(
+            _improve_rows(matrix, factors, reg, 0.2, start, 8), exact, rtol=1e-3, atol=1e-4
+        )
 
     def test_the_error_falls(self) -> None:
         told: list[float] = []
