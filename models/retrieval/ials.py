@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -208,7 +209,7 @@ def _solve_rows(
     gram = unobserved * (factors.T @ factors if gram is None else gram)  # (D, D)
     solved = torch.zeros(n_rows, size, device=device)
     eye = torch.eye(size, device=device)
-    for rows, columns, weights in _entries(matrix, size, device):
+    for rows, columns, weights in _entries(matrix, np.diff(matrix.indptr), factors):
         vectors = _rows_of(factors, columns)
         weighted = vectors * weights.abs()[..., None]  # (R, W, D)
         aim = weights.clamp(min=0)[:, None] @ vectors  # (R, 1, W) x (R, W, D) -> (R, 1, D)
@@ -237,7 +238,10 @@ def _improve_rows(
     values, axes = torch.linalg.eigh(gram)
     values, rotated = values.clamp(min=0), factors @ axes
     improved = torch.zeros_like(start)
-    for rows, columns, weights in _entries(matrix, factors.shape[1], factors.device):
+    lengths = np.diff(matrix.indptr)
+    short = np.where(lengths <= _SHORT, lengths, 0)
+    batches = (_entries(matrix, part, factors) for part in (short, lengths - short))
+    for rows, columns, weights in chain.from_iterable(batches):
         ridge = torch.from_numpy(reg[rows]).to(factors.device)[:, None]
         at = torch.from_numpy(rows).to(factors.device)
         if weights.shape[1] <= _SHORT:
@@ -296,12 +300,13 @@ def _applied(x: Tensor, vectors: Tensor, sure: Tensor, gram: Tensor, ridge: Tens
 
 
 def _entries(
-    matrix: sparse.csr_array, size: int, device: torch.device
+    matrix: sparse.csr_array, lengths: NDArray[np.integer], factors: Tensor
 ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
     """Yield (R,) rows of like length, the (R, W) columns of their entries and the (R, W) values; 0
-    beyond a row's end.
+    beyond a row's end. Rows whose length is given as 0 are left out.
     """
-    for rows, width in length_batches(np.diff(matrix.indptr), size, _CELLS):
+    device = factors.device
+    for rows, width in length_batches(lengths, factors.shape[1], _CELLS):
         places = matrix.indptr[rows, None].astype(np.int64) + np.arange(width)  # (R, W)
         inside = places < matrix.indptr[rows + 1, None]
         places = np.where(inside, places, 0)
