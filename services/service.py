@@ -14,6 +14,7 @@ import bentoml
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from contracts.errors import AmalgamError
@@ -26,6 +27,7 @@ from contracts.wire import (
     RecommendResponse,
     ReleaseResponse,
 )
+from contracts.wire_compare import CompareRequest, ReleasesResponse
 from services.front_door import ApiKeys, FrontDoor, check_environment
 from services.problems import NoReleaseError, problem_of
 from services.spec import finished_spec
@@ -35,10 +37,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PAGES = ("/v1/release", "/healthz", "/readyz", "/docs.json")
+PAGES = ("/v1/release", "/v1/releases", "/healthz", "/readyz", "/docs.json")
 POSTS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "/v1/recommend": (RecommendRequest, RecommendResponse),
     "/v1/events": (EventsRequest, EventsResponse),
+    "/v1/compare": (CompareRequest, RecommendResponse),
 }
 THREADS = 4
 
@@ -49,6 +52,12 @@ pages = FastAPI(title="Amalgam", openapi_url=None, docs_url=None, redoc_url=None
 async def release() -> ReleaseResponse:
     """Say which release and catalogue snapshot the answers come from."""
     return _serving().release()
+
+
+@pages.get("/v1/releases")
+async def releases() -> ReleasesResponse:
+    """List the releases that /v1/compare can answer from."""
+    return await run_in_threadpool(_serving().releases)
 
 
 @pages.get("/healthz")
@@ -96,6 +105,12 @@ class EventsBody(EventsRequest):
     model_config = ConfigDict(json_schema_extra=None)
 
 
+class CompareBody(CompareRequest):
+    """As BentoML must see it."""
+
+    model_config = ConfigDict(json_schema_extra=None)
+
+
 @bentoml.service(
     name="RecommenderService",
     description="Recommendations for a shop; see /docs.json.",
@@ -132,6 +147,12 @@ class RecommenderService:
     def events(self, request: EventsBody, /) -> EventsResponse:
         """Take what shoppers did: on disk when this answers, and in their next recommendation."""
         return _answer(self.serving.take, request)  # type: ignore[no-any-return]
+
+
+    @bentoml.api(route="/v1/compare")  # type: ignore[untyped-decorator]
+    def compare(self, request: CompareBody, /) -> RecommendResponse:
+        """Say what another release would answer; for an operator's eyes, and not logged."""
+        return _answer(self.serving.compare, request)  # type: ignore[no-any-return]
 
 
 def _answer(call: Callable[[Any], Any], request: Any) -> Any:

@@ -22,7 +22,9 @@ from contracts.wire import (
     RecommendResponse,
     ReleaseResponse,
 )
+from contracts.wire_compare import CompareRequest, ReleasesResponse
 from features.state import StateEvent
+from services.comparison import OtherReleases
 from services.engine import Answer, Engine, micros
 from services.holder import Holder
 from services.journal import Journal, RecentIds
@@ -51,6 +53,7 @@ class Serving:
         predictions: Journal,
         clock: Clock,
         states: str,
+        others: OtherReleases,
     ) -> None:
         self._holder = holder
         self._shoppers = shoppers
@@ -59,6 +62,7 @@ class Serving:
         self._predictions = predictions
         self._clock = clock
         self._states = states
+        self._others = others
         self._recent = RecentIds()
         self._taking = threading.Lock()
         self._complain_at = 0.0
@@ -92,6 +96,23 @@ class Serving:
         request_id = uuid.uuid4().hex
         self._predictions.buffer(_prediction_lines(engine, answer, request_id, user, session, now))
         return engine.response(answer, request_id)
+
+    def compare(self, request: CompareRequest) -> RecommendResponse:
+        """Answer one request from the release it names; nobody is shown it, nothing is logged.
+
+        Raises:
+            NotFoundError: there is no such release.
+            CorruptError: it is damaged.
+        """
+        engine = self._others.engine(request.release, self._holder.current.engine)
+        user, session = self._people(request.user_id, request.session_id)
+        now = request.at.astimezone(UTC) if request.at else self._clock()
+        answer = engine.recommend(request, self._state(user, session), now)
+        return engine.response(answer, uuid.uuid4().hex)
+
+    def releases(self) -> ReleasesResponse:
+        """List what can be compared."""
+        return ReleasesResponse(releases=list(self._others.listed()))
 
     def take(self, request: EventsRequest) -> EventsResponse:
         """Journal the events that are new, then let the shoppers' next answers see them.

@@ -5,10 +5,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from contracts.errors import NotFoundError, SettingsError
 from contracts.pseudonyms import Pseudonymiser
 from contracts.settings import Settings
+from contracts.wire_compare import ListedRelease
+from services.comparison import OtherReleases
 from services.engine import Engine, Release, Rules, load_release
 from services.front_door import check_environment
 from services.holder import Held, Holder
@@ -62,6 +65,7 @@ def open_serving(settings: Settings, *, bento_models: Sequence[Path] = ()) -> Se
         ),
         clock=_clock(settings, alone=alone),
         states="memory" if alone else "feature_store",
+        others=_bento_releases(settings, bento_models) if alone else _home_releases(settings),
     )
     serving.start()
     return serving
@@ -128,12 +132,56 @@ def _home_holder(settings: Settings, boot: str) -> Holder:
     )
 
 
-def _bento_holder(settings: Settings, models: Sequence[Path]) -> Holder:
-    """Hold the one release that a Bento was built with."""
+def _home_releases(settings: Settings) -> OtherReleases:
+    """Return the releases of an installation's registry."""
+    releases = Releases(settings.registry)
+
+    def listed() -> list[ListedRelease]:
+        return [
+            ListedRelease(
+                version=info.version,
+                status=info.status,
+                created=info.created,
+                data_end=info.data_end,
+            )
+            for info in releases.list()
+        ]
+
+    def load(version: str) -> Release:
+        return load_release(version, releases.path(version), releases.card(version))
+
+    return OtherReleases(listed, load, _engine_maker(settings))
+
+
+def _bento_releases(settings: Settings, models: Sequence[Path]) -> OtherReleases:
+    """Return the one release of a Bento."""
+    bundle, card = _bento_release(models)
+    version = str(card["version"])
+    listed = ListedRelease(
+        version=version,
+        status="champion",
+        created=card["created"],
+        data_end=card.get("data_end"),
+    )
+
+    def load(asked: str) -> Release:
+        if asked != version:
+            raise NotFoundError(f"unknown release {asked!r}; this Bento holds {version} alone")
+        return load_release(version, bundle, card)
+
+    return OtherReleases(lambda: [listed], load, _engine_maker(settings))
+
+
+def _bento_release(models: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
     bundles = [folder / BUNDLE for folder in models if (folder / BUNDLE).is_dir()]
     if not bundles:
         raise NotFoundError("the Bento holds no release; build it again with services.build")
-    card = read_card(bundles[0])
+    return bundles[0], read_card(bundles[0])
+
+
+def _bento_holder(settings: Settings, models: Sequence[Path]) -> Holder:
+    """Hold the one release that a Bento was built with."""
+    bundle, card = _bento_release(models)
     version = str(card["version"])
 
     def nothing(_: str) -> Shelf:
@@ -141,7 +189,7 @@ def _bento_holder(settings: Settings, models: Sequence[Path]) -> Holder:
 
     return Holder(
         wanted_release=lambda: version,
-        load_release=lambda _: load_release(version, bundles[0], card),
+        load_release=lambda _: load_release(version, bundle, card),
         wanted_shelf=lambda: None,
         load_shelf=nothing,
         make_engine=_engine_maker(settings),

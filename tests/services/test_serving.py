@@ -10,16 +10,18 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from contracts.errors import UnavailableError
+from contracts.errors import NotFoundError, UnavailableError
 from contracts.pseudonyms import Pseudonymiser
 from contracts.state import EMPTY_STATE, UserState
 from contracts.tables import INTERACTIONS, PREDICTION_LOG
 from contracts.validation import ValidatedBatch
 from contracts.wire import EventsRequest, RecommendRequest
+from contracts.wire_compare import CompareRequest, ListedRelease
 from features.state import StateEvent
 from lake.intake import ingest
 from lake.journal_source import journal_segments
 from lake.store import Lake
+from services.comparison import OtherReleases
 from services.engine import Engine, Release, load_release
 from services.holder import Held, Holder
 from services.journal import Journal
@@ -72,6 +74,16 @@ class Pointers:
         )
 
 
+def other_releases(pointers: Pointers) -> OtherReleases:
+    def listed() -> list[ListedRelease]:
+        return [
+            ListedRelease(version=version, status="challenger", created=NOW)
+            for version in ("blend", "knn")
+        ]
+
+    return OtherReleases(listed, pointers.load, Engine)
+
+
 @pytest.fixture
 def pointers(shop: Shop) -> Pointers:
     return Pointers(shop)
@@ -92,6 +104,7 @@ def serving(pointers: Pointers, clock: Clock, tmp_path: Path) -> Iterator[Servin
         predictions=Journal(tmp_path / "journal", "predictions", boot="boot", rows=1000),
         clock=clock,
         states="memory",
+        others=other_releases(pointers),
     )
     made.start()
     yield made
@@ -256,6 +269,7 @@ class TestStores:
             predictions=Journal(tmp_path / "journal", "predictions", boot="boot", rows=1000),
             clock=clock,
             states="memory",
+            others=other_releases(pointers),
         )
         serving.start()
         with caplog.at_level(logging.ERROR):
@@ -368,3 +382,41 @@ class TestIntake:
         shown = sorted(lake.read("prediction_log").to_pylist(), key=lambda row: row["position"])
         assert [row["item_id"] for row in shown] == [item.item_id for item in answer.items]
         assert all(row["rung"] == "fused" and len(row["base_scores"]) == 3 for row in shown)
+
+
+def compared(serving: Serving, release: str) -> tuple[str, list[str]]:
+    request = CompareRequest(user_id="ann", k=8, at=NOW, release=release)
+    answer = serving.compare(request)
+    return answer.release, [item.item_id for item in answer.items]
+
+
+class TestComparison:
+    """What another release would answer: for looking at, not for shoppers."""
+
+    def test_each_release_answers_for_itself_and_nothing_is_logged(
+        self, serving: Serving, clock: Clock, tmp_path: Path
+    ) -> None:
+        clock.now = NOW - timedelta(hours=1)
+        take(serving, event(tea(3), user_id="ann"), event(tea(5), user_id="ann"))
+        served = serving.recommend(RecommendRequest(user_id="ann", k=8, at=NOW))
+        assert compared(serving, "blend") == ("blend", [item.item_id for item in served.items])
+        version, other = compared(serving, "knn")
+        assert version == "knn"
+        assert other != [item.item_id for item in served.items]
+        assert compared(serving, "knn") == (version, other)
+        serving._predictions.close()
+        logged = {line["request_id"] for line in journaled(tmp_path, "predictions")}
+        assert logged == {served.request_id}
+
+    def test_a_release_is_loaded_once(self, serving: Serving, pointers: Pointers) -> None:
+        loads = pointers.loads
+        for _ in range(3):
+            compared(serving, "knn")
+        assert pointers.loads == loads + 1
+
+    def test_an_unknown_release_is_named(self, serving: Serving) -> None:
+        with pytest.raises(NotFoundError, match="no such folder"):
+            compared(serving, "9")
+
+    def test_releases_are_listed(self, serving: Serving) -> None:
+        assert [one.version for one in serving.releases().releases] == ["blend", "knn"]
