@@ -41,6 +41,13 @@ def prove_kills() -> dict[str, Any]:
     return prove()
 
 
+def prove_train_kills() -> dict[str, Any]:
+    """A training, a promotion, a rollback killed in every stage, then run again."""
+    from benchmarks.prove_train_kills import prove
+
+    return prove()
+
+
 def prove_point_in_time() -> dict[str, Any]:
     """Point-in-time features and daily builds on many random streams of events."""
     from benchmarks.prove_point_in_time import prove
@@ -58,6 +65,34 @@ def prove_features() -> dict[str, Any]:
 def prove_gate() -> dict[str, Any]:
     """Equal challengers pass the gate at the promised rate; bad ones are refused."""
     from benchmarks.prove_gate import prove
+
+    return prove()
+
+
+def prove_drift() -> dict[str, Any]:
+    """Windows without change alarm at the wanted rate; planted changes are found, feeds block."""
+    from benchmarks.drift import prove
+
+    return prove()
+
+
+def prove_schemathesis() -> dict[str, Any]:
+    """Every POST of the service's spec with thousands of good, bad and hostile bodies."""
+    from benchmarks.prove_schemathesis import prove
+
+    return prove()
+
+
+def prove_journal_kills() -> dict[str, Any]:
+    """A worker killed at every named point and at random moments, while events stream in."""
+    from benchmarks.prove_journal_kills import prove
+
+    return prove()
+
+
+def prove_swap() -> dict[str, Any]:
+    """A promotion and a rollback under 100 requests a second, two workers."""
+    from benchmarks.prove_swap import prove
 
     return prove()
 
@@ -87,8 +122,13 @@ PROOFS: dict[str, Callable[[], dict[str, Any]]] = {
     "bento": prove_bento,
     "point_in_time": prove_point_in_time,
     "kills": prove_kills,
+    "train_kills": prove_train_kills,
     "features": prove_features,
     "gate": prove_gate,
+    "drift": prove_drift,
+    "schemathesis": prove_schemathesis,
+    "journal_kills": prove_journal_kills,
+    "swap": prove_swap,
 }
 
 

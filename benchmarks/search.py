@@ -32,6 +32,7 @@ from models.evaluation.metrics import ndcg_at_k
 from models.retrieval.topk import top_k
 from models.search.dense import DenseConfig, DenseIndex
 from models.search.engine import Scores, SearchConfig, SearchIndex
+from models.search.filters import ItemFacts
 from models.search.lexical import LexicalConfig, LexicalIndex, count_fields
 from models.search.query import Query
 
@@ -135,11 +136,11 @@ def _all_figures(
 ) -> tuple[Vector, Vector, Vector, float]:
     """Return (options, 2, Q) of BM25 and of fused, (2, Q) of dense, and the median query in ms."""
     counts = count_fields(catalogue)
-    vectors = DenseIndex.build(catalogue, counts, DenseConfig(), seed)
+    vectors, facts = DenseIndex.build(catalogue, counts, DenseConfig(), seed), ItemFacts(catalogue)
     bm25, fused = [], []
     for place, config in enumerate(lexical):
         words = LexicalIndex.weigh(counts, config)
-        index = SearchIndex(catalogue, words, vectors, SearchConfig(lexical=config))
+        index = SearchIndex(facts, words, vectors, SearchConfig(lexical=config))
         read = [index.read(row.query) for row in judged]
         found = [index.lexical_scores(query) for query in read]
         bm25.append(_figures((scores.lexical for scores in found), judged))

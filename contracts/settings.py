@@ -7,7 +7,7 @@ import os
 import tomllib
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,7 @@ from pydantic import (
 from contracts.errors import SettingsError
 from contracts.source_settings import SourceSettings, check_sources
 from contracts.validation_settings import ValidationSettings
+from contracts.wire_body import Name
 
 HOME_VARIABLE = "AMALGAM_HOME"
 CONFIG_VARIABLE = "AMALGAM_CONFIG"
@@ -70,13 +71,42 @@ class MonitorSettings(_Section):
     minimum_rows: PositiveInt = 500
     """Fewer rows than this in a window, and no verdict is given."""
     psi_threshold: PositiveFloat = 0.1
-    """Population stability index at or above which a column has drifted."""
+    """Population stability index at or above which a column has drifted, where the past is too
+    short to calibrate limits."""
     drifted_share: PositiveFloat = 0.2
-    """Share of columns drifted from which the verdict is drift."""
+    """Share of columns drifted from which the verdict is drift; of calibrated limits, one is."""
     severe_factor: PositiveFloat = 2.5
-    """One column at this many times its limit is drift by itself (PSI 0.25 at a limit of 0.1)."""
+    """A column at this many times its limit is severe: drift by itself, and trained on sooner."""
     cooldown_days: NonNegativeInt = 3
-    """Days after a release's data end in which drift does not start a retraining."""
+    """Days after a release's data end in which severe drift starts no retraining; mild drift waits
+    until the whole window lies after it."""
+    rollback_hold_days: NonNegativeFloat = 3.0
+    """Days after a rollback in which drift starts no training, and a training that nobody asked
+    for by hand does not move the champion; `amalgam resume` ends it."""
+    weekly_retrainings: NonNegativeInt = 2
+    """Trainings in seven days after which drift does not start another."""
+    reference_days: PositiveInt = 28
+    """Last days before a release's data end that a window is compared with, weekday by weekday."""
+    history_days: PositiveInt = 420
+    """Days before its data end that a release keeps summed up: to calibrate the limits, and to
+    compare with the same weeks of last year."""
+    false_alarm_rate: float = Field(default=0.02, gt=0, lt=0.5)
+    """Share of windows without change that may be called drift; limits are calibrated to it."""
+    methods: dict[str, Literal["psi", "jensenshannon", "wasserstein"]] = Field(default_factory=dict)
+    """Method by column (docs/monitoring.md); others: psi."""
+    thresholds: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Limit by column instead of the calibrated one."""
+    attribution_hours: PositiveFloat = 24.0
+    """An event counts for the list that led to it up to this long after; younger lists wait."""
+    outcome_drop: float = Field(default=0.2, gt=0, lt=1)
+    """Relative fall of CTR, conversion or NDCG of what is served from which it is drift."""
+    bot_events_per_day: PositiveInt = 200
+    """Events of one shopper in a day that are never too many; above, a bot is looked for."""
+    broken_factor: float = Field(default=5.0, gt=1)
+    """A day with so many times fewer events (or values) than usual is a broken feed; of events, the
+    factor is lower where a shop's days are alike."""
+    broken_price_factor: float = Field(default=10.0, gt=1)
+    """Factor between a day's prices and the usual from which the feed is broken."""
 
 
 class ServiceSettings(_Section):
@@ -89,6 +119,22 @@ class ServiceSettings(_Section):
     """How often a worker looks at the champion and snapshot pointers."""
     journal_segment_rows: PositiveInt = 1_000
     """Events after which a worker closes its journal segment, for ingest to take."""
+    requests_per_second: NonNegativeFloat = 0.0
+    """Requests a second that one API key may send, over all workers, with bursts of one second's
+    worth; 0: no limit."""
+    tls_certificate: str = ""
+    """PEM file of the certificate and those that vouch for it; with `tls_key`, the service speaks
+    https alone. Empty: http, for behind a proxy that does it."""
+    tls_key: str = ""
+    """PEM file of the certificate's private key, which only the service may read."""
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> "ServiceSettings":
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise SettingsError(
+                "service.tls_certificate and service.tls_key go together; set both or neither"
+            )
+        return self
 
 
 class ServingSettings(_Section):
@@ -98,6 +144,25 @@ class ServingSettings(_Section):
     """Share of a list's places, rounded down, that go to new items if there are any; 0: no rule."""
     new_item_days: PositiveFloat = 30.0
     """An item is new for so many days after the shop first had it."""
+    rules: str = ""
+    """The shop's rules file (docs/rules.md), relative to AMALGAM_HOME; empty: `rules.toml` there,
+    if it is there."""
+    state_budget_ms: NonNegativeFloat = 50.0
+    """A shopper's stored history that takes longer to read is done without; 0: never."""
+    budget_ms: PositiveFloat = 200.0
+    """A list that took longer than this to rank is not diversified or explained any more."""
+
+
+class SearchSettings(_Section):
+    """How products are searched (docs/search.md)."""
+
+    synonyms: list[Annotated[list[Name], Field(min_length=2)]] = []
+    """Groups of words or phrases that mean the same to the shop's shoppers."""
+    dense_weight: float = Field(default=0.2, ge=0, le=1)
+    """Share of likeness in how an item matches a query; the rest is the words themselves."""
+    personal_weight: float = Field(default=0.3, ge=0, le=1)
+    """Share of what the shopper likes in the order of the first matches; 0: the same list for
+    all."""
 
 
 class UpkeepSettings(_Section):
@@ -111,6 +176,8 @@ class UpkeepSettings(_Section):
     """Days that pages of validation and drift and the outcomes of runs are kept."""
     keep_quarantine_days: PositiveInt = 90
     """Days that a refused row is kept, for a retry."""
+    keep_releases: int = Field(default=10, ge=2)
+    """Newest releases that are kept, and as many former champions; pinned ones besides."""
 
 
 class OperationsSettings(_Section):
@@ -123,6 +190,9 @@ class OperationsSettings(_Section):
     train_cron: str = "0 3 * * 1"
     monitor_cron: str = "0 2 * * *"
     upkeep_cron: str = "40 1 * * *"
+    webhook_url: str = ""
+    """Where alerts are posted, as JSON; empty: nowhere. One that holds a secret goes into the
+    environment, as AMALGAM_WEBHOOK_URL, instead."""
 
 
 class Settings(_Section):
@@ -142,6 +212,7 @@ class Settings(_Section):
     monitor: MonitorSettings = MonitorSettings()
     service: ServiceSettings = ServiceSettings()
     serving: ServingSettings = ServingSettings()
+    search: SearchSettings = SearchSettings()
     operations: OperationsSettings = OperationsSettings()
     upkeep: UpkeepSettings = UpkeepSettings()
     training: dict[str, Any] = Field(default_factory=dict)
@@ -178,6 +249,11 @@ class Settings(_Section):
     def registry(self) -> Path:
         """Releases, the champion pointer, the audit log."""
         return self.home / "registry"
+
+    @property
+    def rules(self) -> Path:
+        """The shop's rules file; it need not be there."""
+        return self.home / (self.serving.rules or "rules.toml")
 
     @property
     def prefect(self) -> Path:

@@ -3,22 +3,14 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")
-]
+from contracts.wire_body import Body, Moment, Name
+from contracts.wire_filters import Boost, Filters, Pin
+
 EventType = Literal[
     "view", "click", "cart", "purchase", "return", "rating", "search_click", "dislike", "hide"
 ]
-
-
-class Body(BaseModel):
-    """A JSON object of the service: unknown fields, NaN and infinities are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
-    )
 
 
 class RecentEvent(Body):
@@ -26,7 +18,7 @@ class RecentEvent(Body):
 
     item_id: Name
     event_type: EventType = "view"
-    event_timestamp: AwareDatetime | None = None
+    event_timestamp: Moment | None = None
     """Default: the moment the answer is for."""
 
 
@@ -41,11 +33,32 @@ class RecommendRequest(Body):
     events: Annotated[list[RecentEvent], Field(max_length=200)] = []
     k: Annotated[int, Field(ge=1, le=200)] = 10
     scenario: Name = "home"
+    """Where the list is shown: `home`, `product`, `cart`, `email` or a preset of the shop's rules
+    (docs/rules.md).
+    """
+    item_id: Name | None = None
+    """The product that is looked at: it counts as the newest view, and is not answered."""
+    cart: Annotated[list[Name], Field(max_length=100)] = []
+    """What lies in the cart: it counts as put there just now, and is not answered."""
+    filters: Filters = Filters()
+    """What every item of the list must meet."""
+    boosts: Annotated[list[Boost], Field(max_length=20)] = []
+    """Items to move up or down, on top of the scenario's."""
+    pins: Annotated[list[Pin], Field(max_length=20)] = []
+    """Items that stand at a place; on one place they win over the scenario's."""
+    exclude_bought: bool | None = None
+    """Leave out what the shopper bought, unless it is bought again by nature; default: the
+    scenario's.
+    """
+    diversity: Annotated[float, Field(ge=0, le=1)] | None = None
+    """From 0 (by score alone) to 1 (as different as can be); default: the scenario's."""
+    explain: bool = False
+    """Say of each item why it is there."""
     exclude: Annotated[list[Name], Field(max_length=1000)] = []
     """Item ids that must not be answered."""
     new_items_only: bool = False
     """Leave out items the shopper has in the history."""
-    at: AwareDatetime | None = None
+    at: Moment | None = None
     """The moment the answer is for; default: the service's clock. Makes a request repeatable."""
 
     model_config = ConfigDict(
@@ -64,6 +77,22 @@ class RecommendedItem(Body):
     """Retrievers that proposed the item."""
     title: str | None = None
     price: float | None = None
+    category: str | None = None
+    brand: str | None = None
+    promoted: bool = False
+    """It has its place from a promoted slot, not from its score: say so to the shopper."""
+    reason: str | None = None
+    """A sentence for the shopper; only with `explain`, and none where nothing true is known."""
+    reason_kind: str | None = None
+    """`history_item`, `own_item`, `bought_together`, `new`, `popular`, `taste`, `category` or
+    `shop`: for a shop that says it in words of its own.
+    """
+    because: str | None = None
+    """The item that the reason names: of the shopper's history, or of the cart."""
+    contributions: dict[str, float] | None = None
+    """With `explain`: what each source and family of features adds to the score, and `bias`, what
+    every item starts at. They sum to the score.
+    """
 
 
 class RecommendResponse(Body):
@@ -73,9 +102,16 @@ class RecommendResponse(Body):
     release: str
     """Version of the release that answered; `none` when no release could be loaded."""
     snapshot: str
-    """Catalogue snapshot that was used; `none` when there is none yet."""
-    rung: Literal["fused", "best_base", "segment_popularity", "global_popularity"]
+    """Catalogue snapshot that was used, with `+` and the digest of the shop's rules if it has any;
+    `none` when there is none yet.
+    """
+    rung: Literal["fused", "best_base", "without_states", "segment_popularity", "global_popularity"]
     """The rung of the fallback ladder it comes from; `fused` or `best_base` is the normal one."""
+    scenario: str = "home"
+    skipped: list[str] = []
+    """Stages that were left out because they failed or ran over their budget: `states`, `model`,
+    `diversity`, `explain`.
+    """
     items: list[RecommendedItem]
 
 
@@ -91,7 +127,7 @@ class Event(Body):
     session_id: Name | None = None
     item_id: Name
     event_type: EventType
-    event_timestamp: AwareDatetime | None = None
+    event_timestamp: Moment | None = None
     quantity: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     price: Annotated[float, Field(ge=0)] | None = None
     rating: Annotated[float, Field(ge=0, le=10)] | None = None
@@ -100,7 +136,7 @@ class Event(Body):
 
     @model_validator(mode="after")
     def _somebody(self) -> "Event":
-        if self.user_id is None and self.session_id is None:
+        if not (self.user_id or "").strip() and not (self.session_id or "").strip():
             raise ValueError("an event needs user_id or session_id")
         return self
 
@@ -135,6 +171,10 @@ class ReleaseResponse(Body):
     data_end: datetime | None = None
     serves: str | None = None
     retrievers: list[str] = []
+    rules: str = "none"
+    """Digest of the shop's rules in use; `none` without a rules file."""
+    rules_error: str | None = None
+    """Why the rules file as it is now is not in use."""
     states: str = "feature_store"
     """Where shoppers' histories are: `feature_store`, or `memory` of a worker (a Bento alone)."""
 

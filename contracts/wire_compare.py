@@ -4,7 +4,8 @@ from datetime import datetime
 
 from pydantic import ConfigDict
 
-from contracts.wire import Body, Name, RecommendRequest
+from contracts.wire import RecommendRequest
+from contracts.wire_body import Body, Name
 
 
 class CompareRequest(RecommendRequest):

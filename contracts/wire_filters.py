@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from contracts.wire import Body, Name
+from contracts.wire_body import Body, Name
 
 Price = Annotated[float, Field(ge=0, le=1e12)]
 Names = Annotated[list[Name], Field(max_length=100)]

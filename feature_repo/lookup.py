@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from feast import FeatureStore, FeatureView, RepoConfig
+from feast import FeatureService, FeatureStore, FeatureView, RepoConfig
 from feast.errors import FeastObjectNotFoundException
 
 from contracts import columns as c
@@ -133,6 +133,10 @@ class FeatureLookup:
         """
         return self._online([user_id])[0][0]
 
+    def online_users(self, user_ids: Sequence[str]) -> list[UserState]:
+        """Return `online_user` of each, in their order, read together."""
+        return [state for state, _ in self._online(user_ids)]
+
     def push(self, user_id: str, state: UserState) -> bool:
         """Store a shopper's state online as of its last event; False if what is there is of a newer
         event.
@@ -189,6 +193,18 @@ class FeatureLookup:
         with self._online_store.transaction(self._config):
             pending.settle(connection, noted - left)
         return len(left)
+
+    def drop_services(self, keep: Collection[str], *, dry_run: bool = False) -> list[str]:
+        """Delete the registered feature services that neither the definitions nor `keep` name.
+
+        Return their names, sorted; `dry_run` only tells.
+        """
+        ours = {found.name for found in define(self._root) if isinstance(found, FeatureService)}
+        registered = {found.name for found in self._feast.list_feature_services()}
+        going = sorted(registered - ours - set(keep))
+        for name in going if not dry_run else ():
+            self._feast.delete_feature_service(name)
+        return going
 
     @cached_property
     def _store(self) -> FeatureStore:

@@ -4,6 +4,7 @@ pointer file."""
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -57,6 +58,9 @@ KEPT: Final = 3
 """Snapshots that stay on disk, the current one included: a worker may still be loading an older
 one."""
 
+Beside = Callable[[Path, pa.Table], object]
+"""Gets a snapshot's folder and its items."""
+
 POINTER = "snapshot.json"
 _FOLDER = "snapshots"
 _ITEMS = "items.parquet"
@@ -104,12 +108,14 @@ def publish_snapshot(
     root: Path,
     cache: Path | None = None,
     memory_limit: str | None = None,
+    beside: Beside | None = None,
 ) -> str:
     """Write the snapshot as of `now` below `root`, point to it, drop the oldest; return its id.
 
     The id names `now` and the content, so publishing the same again changes nothing. Readers see
     the old snapshot or the new, whole. With `cache`, the facts of `update_item_features`, only what
     the lake got since is read, and of older events two days at the ends of the popularity windows.
+    `beside` writes what goes with the items into the snapshot's folder, before it is pointed to.
     """
     now = from_us(to_us(now))
     root.mkdir(parents=True, exist_ok=True)
@@ -121,7 +127,10 @@ def publish_snapshot(
     data = sink.getvalue().to_pybytes()
     digest = hashlib.sha256(data).hexdigest()
     snapshot = f"{now:%Y%m%dT%H%M%S}-{digest[:12]}"
-    write_bytes(root / _FOLDER / snapshot / _ITEMS, data)
+    folder = root / _FOLDER / snapshot
+    write_bytes(folder / _ITEMS, data)
+    if beside is not None:
+        beside(folder, table)
     pointer = {
         "snapshot": snapshot,
         "created": now.isoformat(),

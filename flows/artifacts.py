@@ -105,6 +105,18 @@ def moved(outcome: dict[str, Any]) -> None:
     )
 
 
+def exported(outcome: dict[str, Any]) -> None:
+    """Leave what was exported, of which release, and how fast."""
+    rate = f", {outcome['rate']:,.0f} shoppers a second" if outcome["rate"] else ""
+    create_markdown_artifact(
+        f"# {outcome['rows']:,} places for {outcome['shoppers']:,} shoppers\n\n"
+        f"Release {outcome['release']}, snapshot {outcome['snapshot']}, k = {outcome['k']}, "
+        f"{outcome['scenario']}, as of {outcome['now']}{rate}.\n\n`{outcome['folder']}`\n",
+        key="export",
+        description="Lists for every known shopper",
+    )
+
+
 def freed(outcome: dict[str, Any]) -> None:
     """Leave the tables of what upkeep put together and what it deleted."""
     kinds = "\n".join(
@@ -120,7 +132,17 @@ def freed(outcome: dict[str, Any]) -> None:
         f"# {outcome['bytes']:,} bytes in {outcome['files']:,} files {would}freed\n\n"
         f"| what | files | bytes |\n| --- | ---: | ---: |\n{kinds}\n\n"
         f"Rows of quarantine that expired: {outcome['rows_expired']:,}\n\n"
+        f"Releases that went: {_names(outcome['releases']['deleted'])}\n\n"
+        f"| release | kept because it is |\n| --- | --- |\n{_kept(outcome['releases']['kept'])}\n\n"
         f"| table | files before | after |\n| --- | ---: | ---: |\n{tables}\n",
         key="upkeep",
         description="What upkeep put together, and what it deleted",
     )
+
+
+def _names(releases: list[dict[str, Any]]) -> str:
+    return ", ".join(found["version"] for found in releases) or "none"
+
+
+def _kept(releases: dict[str, list[str]]) -> str:
+    return "\n".join(f"| {version} | {', '.join(why)} |" for version, why in releases.items())

@@ -17,11 +17,17 @@ from typing import Annotated, Any
 import typer
 
 from contracts.errors import AmalgamError, BadInputError
+from flows.commands import export as export_commands
 from flows.commands import people as people_commands
 from flows.commands import profile as profile_commands
+from flows.commands import release as release_commands
+from flows.commands import rules as rules_commands
+from flows.commands import search as search_commands
 from flows.commands import sources as sources_commands
+from flows.commands import status as status_commands
 from flows.commands import tune as tune_commands
 from flows.commands import upkeep as upkeep_commands
+from flows.commands.who import operator
 
 app = typer.Typer(
     name="amalgam",
@@ -129,7 +135,9 @@ def train(
     demo: Demo = False,
 ) -> None:
     """Fit, fuse, prove; the gate decides whether the release becomes champion. Refused: exit 4."""
-    outcome = _run("train", demo, now=asked_moment(now), reason=reason, as_of=as_of)
+    outcome = _run(
+        "train", demo, now=asked_moment(now), reason=reason, as_of=as_of, operator=operator()
+    )
     from flows.show import show_training
 
     show_training(outcome)
@@ -171,10 +179,13 @@ def promote(
         str | None,
         typer.Option(metavar="REASON", help="Promote although the gate refused; audited."),
     ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "by hand",
     demo: Demo = False,
 ) -> None:
     """Make a release the champion; done when every worker serves it."""
-    outcome = _run("promote", demo, version=version, override=override)
+    outcome = _run(
+        "promote", demo, version=version, override=override, reason=reason, operator=operator()
+    )
     _say(f"release {outcome['version']} is the champion, served by {outcome['workers']} workers")
 
 
@@ -186,12 +197,25 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "by hand",
     demo: Demo = False,
 ) -> None:
-    """Return to an earlier release; done when every worker serves it."""
-    outcome = _run("rollback", demo, version=version, reason=reason)
+    """Return to an earlier release; done when every worker serves it.
+
+    Holds what starts by itself from bringing the other one back: see `amalgam resume`.
+    """
+    outcome = _run("rollback", demo, version=version, reason=reason, operator=operator())
     _say(
         f"back on release {outcome['version']} (was {outcome['previous']}), "
         f"served by {outcome['workers']} workers"
     )
+
+
+@app.command(rich_help_panel=LIFE)
+def resume(
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "by hand",
+    demo: Demo = False,
+) -> None:
+    """End the hold after a rollback: drift starts trainings again, and they move the champion."""
+    outcome = _run("resume", demo, reason=reason, operator=operator())
+    _say(f"ended, it was {outcome['ended']}")
 
 
 @app.command(rich_help_panel=RUN)
@@ -265,12 +289,12 @@ def recommend(
     """Ask the running service what to show a shopper."""
     from flows.show import show_answer
     from flows.traffic import ask
+    from services.keys import own_key
 
     request: dict[str, Any] = {"user_id": user, "k": k}
     if (moment := asked_moment(at)) is not None:
         request["at"] = moment.isoformat()
-    key = os.environ.get("AMALGAM_API_KEYS", "").split(",")[0].strip() or None
-    answer = ask(_settings(demo), request, key=key)
+    answer = ask(_settings(demo), request, key=own_key())
     if as_json:
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
     else:
@@ -317,9 +341,14 @@ def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+export_commands.register(app)
 people_commands.register(app)
 profile_commands.register(app)
+release_commands.register(app)
+rules_commands.register(app)
+search_commands.register(app)
 sources_commands.register(app)
+status_commands.register(app)
 tune_commands.register(app)
 upkeep_commands.register(app)
 

@@ -29,6 +29,7 @@ from flows.demo_shop import Shop, open_shop
 from flows.environment import environment
 from flows.traffic import Traffic, ask
 from flows.up import need_idle_home
+from services.serve import service_url, trusted
 
 HOME_FOLDERS = ("landing", "lake", "features", "journal", "registry", "prefect", "reports")
 MARKER = "demo.json"
@@ -228,11 +229,11 @@ def servers(settings: Settings, config: Path) -> Iterator[Callable[[Callable[[st
 def _wait_ready(
     settings: Settings, process: subprocess.Popen[bytes], log: Path, say: Callable[[str], None]
 ) -> None:
-    service = f"http://{settings.service.host}:{settings.service.port}/healthz"
-    deadline = time.monotonic() + READY_SECONDS
+    service = f"{service_url(settings)}/healthz"
+    deadline, trust = time.monotonic() + READY_SECONDS, trusted(settings)
     for what, ready in (
         ("the Prefect server", runs.deployments_known),
-        ("the service", lambda: httpx.get(service, timeout=2).is_success),
+        ("the service", lambda: httpx.get(service, timeout=2, verify=trust).is_success),
     ):
         say(f"waiting for {what}")
         while True:

@@ -7,6 +7,7 @@ from typing import Any
 from contracts.errors import UnavailableError
 from contracts.settings import Settings, load_settings
 from flows.environment import api_url, server_is_up
+from flows.webhook import TAG, register_webhook, webhook_url
 
 WAIT_SECONDS = 120
 
@@ -16,7 +17,7 @@ def make_deployments(settings: Settings, *, scheduled: bool) -> list[Any]:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.events import DeploymentEventTrigger
 
-    from flows import pipeline
+    from flows import alerts, pipeline
 
     operations = settings.operations
     crons: dict[Any, str | None] = {
@@ -25,13 +26,15 @@ def make_deployments(settings: Settings, *, scheduled: bool) -> list[Any]:
         pipeline.train: operations.train_cron,
         pipeline.monitor: operations.monitor_cron,
         pipeline.upkeep: operations.upkeep_cron,
+        pipeline.recommend_all: None,
         pipeline.erase: None,
         pipeline.promote: None,
         pipeline.rollback: None,
+        pipeline.resume: None,
     }
     retrain = DeploymentEventTrigger(
         name="Drift starts a training",
-        expect={pipeline.DRIFT_EVENT},
+        expect={alerts.DRIFT},
         parameters={"now": "{{ event.payload.now }}", "reason": "{{ event.payload.reason }}"},
     )
     one_at_a_time = ConcurrencyLimitConfig(
@@ -44,7 +47,7 @@ def make_deployments(settings: Settings, *, scheduled: bool) -> list[Any]:
             concurrency_limit=one_at_a_time,
             triggers=[retrain] if flow is pipeline.train else None,
             description=flow.description,
-            tags=["amalgam"],
+            tags=[TAG],
         )
         for flow, cron in crons.items()
     ]
@@ -60,6 +63,7 @@ def serve_deployments(*, scheduled: bool) -> None:
         time.sleep(0.3)
     from prefect import serve
 
+    register_webhook(webhook_url(settings))
     # Schedules outlive a restart; pausing them would wait for a server that ends at the same time.
     serve(
         *make_deployments(settings, scheduled=scheduled),

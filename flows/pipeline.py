@@ -10,21 +10,23 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from contracts.settings import Settings, load_settings
-from flows import artifacts
+from flows import alerts, artifacts
 from flows.steps import (
     champion,
     data,
+    export,
     features,
     gate,
     history,
+    holds,
     outcome,
     people,
     sources,
@@ -32,11 +34,12 @@ from flows.steps import (
     watch,
 )
 from flows.steps import upkeep as upkeep_steps
+from flows.who import asker
 
 P = ParamSpec("P")
 R = TypeVar("R")
-DRIFT_EVENT = "amalgam.drift.found"
-BLOCKED_EVENT = "amalgam.batch.blocked"
+HOUR = 3_600
+"""Seconds. A run that hangs must not keep the next one waiting for ever; none takes that long."""
 
 
 def step(function: Callable[P, R]) -> Task[P, R]:
@@ -61,13 +64,15 @@ evaluate_models = step(training.evaluate_models)
 pack_release = step(training.pack_release)
 move_champion = step(champion.move_champion)
 return_champion = step(champion.return_champion)
+end_hold = step(holds.end_hold)
 measure_drift = step(watch.measure_drift)
 free_space = step(upkeep_steps.free_space)
+export_lists = step(export.recommend_all)
 erase_person = step(people.erase)
 forget_late = step(people.forget_late)
 
 
-@flow(name="ingest")
+@flow(name="ingest", timeout_seconds=6 * HOUR)
 def ingest(
     paths: list[str] | None = None,
     now: datetime | None = None,
@@ -78,18 +83,28 @@ def ingest(
 
     A batch that a rule over whole batches blocks lands nowhere, raises an event, and makes the run
     fail once all else is in; `accept_blocked`, a reason, lets it in.
+
+    Args:
+        paths: files, folders or patterns on the server's machine, instead of what waits
+        now: the moment it is for, UTC; default: the clock
+        source: which declared source the files are of, where their names do not say
+        accept_blocked: why batches that would be blocked are let in
     """
     settings, moment = _start(now)
     report = ingest_files(settings, paths, moment, source=source, accept_blocked=accept_blocked)
     artifacts.ingested(report)
     for batch in report["blocked"]:
-        emit_event(event=BLOCKED_EVENT, **gate.blocked_event(batch))
+        alerts.batch_blocked(**gate.blocked_event(batch))
     return sources.all_reached(gate.all_let_in(_finish(settings, report)))
 
 
-@flow(name="materialize")
+@flow(name="materialize", timeout_seconds=6 * HOUR)
 def materialize(now: datetime | None = None) -> dict[str, Any]:
-    """Bring the online store and the catalogue snapshot up to `now`."""
+    """Bring the online store and the catalogue snapshot up to `now`.
+
+    Args:
+        now: the moment it is for, UTC; default: the clock
+    """
     settings, moment = _start(now)
     rows = build_features(settings, moment)
     online = materialize_online(settings, moment)
@@ -98,13 +113,23 @@ def materialize(now: datetime | None = None) -> dict[str, Any]:
     return _finish(settings, {"rows": rows, "online": online, "snapshot": snapshot})
 
 
-@flow(name="train")
+@flow(name="train", timeout_seconds=48 * HOUR)
 def train(
-    now: datetime | None = None, reason: str = "by hand", as_of: str | None = None
+    now: datetime | None = None,
+    reason: str = "by hand",
+    as_of: str | None = None,
+    operator: str | None = None,
 ) -> dict[str, Any]:
     """Fit, fuse, prove, and release: the gate decides whether the champion moves.
 
-    `as_of` names a release: the same rows are read again that it was trained on.
+    `as_of` names a release: the same rows are read again that it was trained on. While a rollback
+    holds it, only a training that a person asked for (`operator`: who) moves the champion.
+
+    Args:
+        now: the moment it is for, UTC; default: the clock
+        reason: why, for the audit log and the release
+        as_of: a release: the rows it was trained on are read again
+        operator: your name, for the audit log: the server knows no users
     """
     settings, moment = _start(now)
     if as_of is not None and now is None:
@@ -116,70 +141,143 @@ def train(
     judged = evaluate_models(settings, learnt)
     release = pack_release(settings, past, learnt, judged, reason)
     artifacts.trained(release)
-    if release["passed"]:
-        release |= move_champion(settings, release["version"], moment, "the gate", reason, None)
+    by = asker(operator)
+    if release["passed"] and not by.by_hand and (hold := holds.hold_of(settings, moment)):
+        release["held"] = hold.reason
+    alerts.training_judged(release)
+    if release["passed"] and not release.get("held"):
+        who = f"the gate, for {by.name}"
+        release |= move_champion(settings, release["version"], moment, who, reason, None)
+        alerts.champion_moved(release, moment.isoformat())
     return _finish(settings, release)
 
 
-@flow(name="monitor")
+@flow(name="monitor", timeout_seconds=6 * HOUR)
 def monitor(now: datetime | None = None) -> dict[str, Any]:
     """Compare the newest window with the champion's reference.
 
     Drift raises an event that trains.
+
+    Args:
+        now: the moment it is for, UTC; default: the clock
     """
     settings, moment = _start(now)
-    verdict = measure_drift(settings, moment)
+    verdict = holds.hold_back(settings, measure_drift(settings, moment), moment)
     artifacts.watched(verdict)
-    if verdict["retrain"]:
-        emit_event(
-            event=DRIFT_EVENT,
-            resource={"prefect.resource.id": f"amalgam.release.{verdict['release']}"},
-            payload={"now": moment.isoformat(), "reason": "; ".join(verdict["reasons"])},
-        )
+    alerts.drift_judged(verdict, moment.isoformat())
     return _finish(settings, verdict)
 
 
-@flow(name="upkeep")
+@flow(name="upkeep", timeout_seconds=6 * HOUR)
 def upkeep(dry_run: bool = False, now: datetime | None = None) -> dict[str, Any]:
-    """Compact the lake, and delete what nothing reads any more; `dry_run` only tells."""
+    """Compact the lake, and delete what nothing reads any more; `dry_run` only tells.
+
+    Args:
+        dry_run: change nothing, only tell what would go
+        now: the moment it is for, UTC; default: the clock
+    """
     settings, moment = _start(now)
     freed = free_space(settings, moment, dry_run=dry_run)
     artifacts.freed(freed)
     return _finish(settings, freed)
 
 
-@flow(name="erase")
+@flow(name="recommend-all", timeout_seconds=48 * HOUR)
+def recommend_all(
+    out: str, k: int = 20, scenario: str = "home", now: datetime | None = None
+) -> dict[str, Any]:
+    """Write the k best items for every known shopper to Parquet below the folder `out`.
+
+    A run that was ended goes on where it was.
+
+    Args:
+        out: a folder on the server's machine, outside AMALGAM_HOME
+        k: length of a list, 1 to 200
+        scenario: one of the shop's rules (docs/rules.md)
+        now: the moment it is for, UTC; default: the clock
+    """
+    settings, moment = _start(now)
+    written = export_lists(settings, Path(out), moment, k=k, scenario=scenario)
+    artifacts.exported(written)
+    return _finish(settings, written)
+
+
+@flow(name="erase", timeout_seconds=12 * HOUR)
 def erase(token: str, now: datetime | None = None) -> dict[str, Any]:
     """Erase the person of this token (`amalgam erase USER --token`): parameters are stored, so the
     id, or its pseudonym, is none.
+
+    Args:
+        token: what `amalgam erase USER --token` printed
+        now: the moment it is for, UTC; default: the clock
     """
     settings, moment = _start(now)
     return _finish(settings, erase_person(settings, token, moment))
 
 
-@flow(name="promote")
+@flow(name="promote", timeout_seconds=1 * HOUR)
 def promote(
-    version: str, override: str | None = None, now: datetime | None = None
+    version: str,
+    override: str | None = None,
+    reason: str = "by hand",
+    operator: str | None = None,
+    now: datetime | None = None,
 ) -> dict[str, Any]:
-    """Make a release the champion; one that the gate refused needs a reason to override."""
+    """Make a release the champion; one that the gate refused needs a reason to override.
+
+    Args:
+        version: a release, as `amalgam releases` lists them
+        override: why it is promoted although the gate refused it
+        reason: why, for the audit log
+        operator: your name, for the audit log: the server knows no users
+        now: the moment it is for, UTC; default: the clock
+    """
     settings, moment = _start(now)
-    moved = move_champion(settings, version, moment, "operator", override or "by hand", override)
+    who, why = asker(operator).name, override or reason
+    moved = move_champion(settings, version, moment, who, why, override)
     artifacts.moved(moved)
+    alerts.champion_moved(moved, moment.isoformat())
     return _finish(settings, moved)
 
 
-@flow(name="rollback")
+@flow(name="rollback", timeout_seconds=1 * HOUR)
 def rollback(
-    version: str | None = None, reason: str = "by hand", now: datetime | None = None
+    version: str | None = None,
+    reason: str = "by hand",
+    operator: str | None = None,
+    now: datetime | None = None,
 ) -> dict[str, Any]:
     """Return to a release, by default the champion before this one.
 
-    Done when every worker serves it.
+    Done when every worker serves it. Holds what starts by itself from bringing the other back:
+    `resume` ends that.
+
+    Args:
+        version: a former champion; default: the one before this
+        reason: why, for the audit log
+        operator: your name, for the audit log: the server knows no users
+        now: the moment it is for, UTC; default: the clock
     """
     settings, moment = _start(now)
-    moved = return_champion(settings, version, moment, "operator", reason)
+    moved = return_champion(settings, version, moment, asker(operator).name, reason)
     artifacts.moved(moved)
+    alerts.champion_moved(moved, moment.isoformat())
     return _finish(settings, moved)
+
+
+@flow(name="resume", timeout_seconds=1 * HOUR)
+def resume(
+    reason: str = "by hand", operator: str | None = None, now: datetime | None = None
+) -> dict[str, Any]:
+    """End the hold that a rollback set: drift starts trainings again, and they move the champion.
+
+    Args:
+        reason: why, for the audit log
+        operator: your name, for the audit log: the server knows no users
+        now: the moment it is for, UTC; default: the clock
+    """
+    settings, moment = _start(now)
+    return _finish(settings, end_hold(settings, moment, asker(operator).name, reason))
 
 
 def _start(now: datetime | None) -> tuple[Settings, datetime]:
@@ -189,4 +287,4 @@ def _start(now: datetime | None) -> tuple[Settings, datetime]:
 
 
 def _finish(settings: Settings, found: dict[str, Any]) -> dict[str, Any]:
-    return outcome.keep_outcome(settings, str(flow_run.id), found)
+    return outcome.keep_outcome(settings, str(flow_run.id), found, flow=flow_run.flow_name)

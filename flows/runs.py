@@ -88,6 +88,48 @@ def wait_run(
     return outcome
 
 
+def last_runs() -> list[dict[str, Any]]:
+    """Return of each deployed flow its last run's state and moment, and when the next is due."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
+
+    waiting = FlowRunFilterStateType(any_=[StateType.SCHEDULED])
+    begun = FlowRunFilterStateType(not_any_=[StateType.SCHEDULED])
+    found = []
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments(sort=DeploymentSort.NAME_ASC, limit=50):
+            only = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+            last, due = (
+                client.read_flow_runs(
+                    deployment_filter=only,
+                    flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=state)),
+                    sort=sort,
+                    limit=1,
+                )
+                for state, sort in (
+                    (begun, FlowRunSort.EXPECTED_START_TIME_DESC),
+                    (waiting, FlowRunSort.EXPECTED_START_TIME_ASC),
+                )
+            )
+            at = (last[0].end_time or last[0].start_time) if last else None
+            expected = due[0].expected_start_time if due else None
+            found.append({
+                "flow": deployment.name,
+                "state": str(last[0].state_name).lower() if last else None,
+                "at": at.isoformat() if at else None,
+                "next": expected.isoformat() if expected else None,
+            })
+    return found
+
+
 def _current_task(client: Any, run_id: UUID) -> str | None:
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.client.schemas.sorting import TaskRunSort

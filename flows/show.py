@@ -192,6 +192,8 @@ def show_training(outcome: dict[str, Any]) -> None:
     console.print(leaderboard(outcome))
     if outcome["passed"]:
         console.print(f"release {outcome['version']} passed the gate; serves {outcome['serves']}")
+        if outcome.get("held"):
+            console.print(f"but the champion is {outcome['held']}", soft_wrap=True)
     else:
         console.print(f"[red]release {outcome['version']} was refused by the gate:[/]")
         for reason in outcome["reasons"]:

@@ -13,26 +13,30 @@ import httpx
 
 from contracts.errors import AmalgamError, UnavailableError
 from contracts.settings import Settings
+from services.serve import service_url, trusted
 
 PAUSE_SECONDS = 0.1
 
 
-def service_url(settings: Settings) -> str:
-    """Address of the installation's service."""
-    return f"http://{settings.service.host}:{settings.service.port}"
-
-
-def ask(settings: Settings, request: dict[str, Any], *, key: str | None = None) -> dict[str, Any]:
-    """Send one request for recommendations; return the answer.
+def ask(
+    settings: Settings,
+    request: dict[str, Any],
+    *,
+    key: str | None = None,
+    path: str = "/v1/recommend",
+) -> dict[str, Any]:
+    """Send one request, for recommendations if `path` says nothing else; return the answer.
 
     Raises:
         UnavailableError: nothing answers there.
         AmalgamError: the service answered with an error; its message is passed on.
     """
-    url = f"{service_url(settings)}/v1/recommend"
+    url = f"{service_url(settings)}{path}"
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        response = httpx.post(url, json=request, headers=headers, timeout=30)
+        response = httpx.post(
+            url, json=request, headers=headers, timeout=30, verify=trusted(settings)
+        )
     except httpx.TransportError as error:
         raise UnavailableError(
             f"no service answers at {url} ({error}); start it with: amalgam up"
@@ -49,6 +53,7 @@ class Traffic:
     def __init__(self, settings: Settings, request: dict[str, Any]) -> None:
         self._url = f"{service_url(settings)}/v1/recommend"
         self._request = request
+        self._verify = trusted(settings)
         self._stop = threading.Event()
         self._releases: Counter[str] = Counter()
         self._failures: list[str] = []
@@ -69,7 +74,7 @@ class Traffic:
         self._thread.join()
 
     def _send(self) -> None:
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=30, verify=self._verify) as client:
             while not self._stop.wait(PAUSE_SECONDS):
                 began = time.monotonic()
                 try:

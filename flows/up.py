@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from contracts.atomic import write_json
 from contracts.errors import UnavailableError
 from contracts.settings import Settings
 from flows.environment import api_url, environment, need_free_port
+from services.serve import service_url, trusted
 
 TOKEN_VARIABLE = "AMALGAM_UP_TOKEN"
 READY_SECONDS = 120
@@ -37,6 +39,8 @@ class Part:
     port: int | None = None
     address: str | None = None
     ready: str | None = None
+    trust: ssl.SSLContext | bool = True
+    """What its certificate is verified by, where it speaks https."""
 
 
 def parts(settings: Settings, *, scheduled: bool, reports_ui: bool) -> list[Part]:
@@ -44,7 +48,7 @@ def parts(settings: Settings, *, scheduled: bool, reports_ui: bool) -> list[Part
     python, folder = shlex.quote(sys.executable), Path(sys.executable).parent
     operations, service = settings.operations, settings.service
     prefect = f"http://127.0.0.1:{operations.prefect_port}"
-    serving = f"http://{service.host}:{service.port}"
+    serving = service_url(settings)
     evidently = f"http://127.0.0.1:{operations.evidently_port}"
     start = f"{python} -m prefect server start --host 127.0.0.1 --port {operations.prefect_port}"
     deploy = f"{python} -m flows.deployments" + ("" if scheduled else " --unscheduled")
@@ -60,6 +64,7 @@ def parts(settings: Settings, *, scheduled: bool, reports_ui: bool) -> list[Part
             service.port,
             serving,
             f"{serving}/healthz",
+            trusted(settings),
         ),
         *([Part("reports", reports, operations.evidently_port, evidently, evidently)] * reports_ui),
     ]
@@ -123,7 +128,8 @@ def _announce_when_ready(
     for part in everything:
         while part.ready is not None:
             try:
-                if httpx.get(part.ready, timeout=2).status_code < 500:
+                answer = httpx.get(part.ready, timeout=2, verify=part.trust)
+                if answer.status_code < 500:
                     break
             except httpx.TransportError:
                 pass

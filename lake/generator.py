@@ -26,19 +26,16 @@ from numpy.typing import NDArray
 
 from contracts import atomic
 from contracts.errors import BadInputError, NotFoundError
-from lake import generator_events, generator_files, generator_sessions, generator_world
-from lake.generator_events import Events, Reactions
-from lake.generator_sessions import Memory, Shelf
+from lake import generator_files, generator_sessions, generator_world
+from lake.generator_changes import Change
+from lake.generator_events import Events
+from lake.generator_shop import Shop
 from lake.generator_texts import Labels, make_labels
 from lake.generator_world import Floats, Ints, ShopPlan, World, stream
 
 GENERATOR_VERSION = 1
 """Raised whenever the same arguments give other bytes."""
 FIRST_DAY = datetime(2025, 6, 1, tzinfo=UTC)
-CHUNK_SESSIONS = 8_192
-WEEKDAYS = (0.95, 0.93, 0.94, 0.98, 1.03, 1.12, 1.10)
-REFILL_VISITS = 0.5
-"""Share of refills due that make the shopper come that very day."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -67,6 +64,7 @@ def generate_shop(
     dirt: float = 0.005,
     users: int | None = None,
     items: int | None = None,
+    changes: tuple[Change, ...] = (),
     progress: Progress | None = None,
 ) -> ShopFiles:
     """Write a shop of about `events` interactions to `out`, and its truth to `truth`.
@@ -74,24 +72,26 @@ def generate_shop(
     Files are `{interactions,items,users,reviews,searches}-YYYY-MM-DD.csv.gz`, one per day and table
     that has rows. Works a day at a time, so memory is bounded by a day's rows. `dirt` is the share
     of interactions broken in various ways; 0.3 times as many again are sent twice. Sizes not given
-    follow from `events`. `progress` is called with ("days", done, days).
+    follow from `events`. `changes` are planted (lake/generator_changes.py). `progress` is called
+    with ("days", done, days).
 
     Raises:
         BadInputError: an argument is out of range, `truth` overlaps `out`, or `out` holds the
             files of another shop.
     """
     plan = _plan(events, seed, days, start, dirt, users, items)
-    _check_folders(out, truth, _parameters(plan, start))
-    atomic.write_json(truth / "parameters.json", _parameters(plan, start))
-    shop = _Shop(out, truth, plan, start)
+    parameters = _parameters(plan, start, changes)
+    _check_folders(out, truth, parameters)
+    atomic.write_json(truth / "parameters.json", parameters)
+    files = _Files(out, truth, Shop(plan, start, changes))
     for day in range(days):
-        shop.run_day(day)
+        files.run_day(day)
         if progress is not None:
             progress("days", day + 1, days)
-    atomic.write_json(truth / "summary.json", shop.summary())
+    atomic.write_json(truth / "summary.json", files.summary())
     first = start.date()
     last = first + timedelta(days=days - 1)
-    return ShopFiles(out, truth, shop.rows, plan.users, plan.items, days, first, last)
+    return ShopFiles(out, truth, files.rows, plan.users, plan.items, days, first, last)
 
 
 def true_ids(truth: Path) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
@@ -133,43 +133,25 @@ def true_scores(truth: Path, users: Ints, day: int) -> Floats:
     return np.asarray(chance, dtype=np.float64)
 
 
-class _Shop:
-    """One run: what is carried from day to day."""
+class _Files:
+    """One run: the shop, and what is carried from file to file."""
 
-    def __init__(self, out: Path, truth: Path, plan: ShopPlan, start: datetime) -> None:
-        self.out, self.truth, self.plan, self.start = out, truth, plan, start
-        self.world: World = generator_world.make_world(plan)
-        self.labels: Labels = make_labels(self.world, plan.seed)
-        self.memory = Memory.empty(plan.users)
-        self.taste = self.world.first_taste
-        self.targets = _targets(plan, start)
+    def __init__(self, out: Path, truth: Path, shop: Shop) -> None:
+        self.out, self.truth, self.shop = out, truth, shop
+        plan = shop.plan
+        self.labels: Labels = make_labels(shop.world, plan.seed)
         self.dirt = generator_files.Dirt(plan.dirt, plan.seed)
-        self.reactions: list[Reactions] = []
-        self.refills: dict[int, list[Ints]] = {}
-        self.rows = self.sessions = self.session_events = self.events = 0
-        self.searches = self.reviews = 0
-        _save_truth(truth, self.world, self.labels)
+        self.rows = self.events = self.searches = self.reviews = 0
+        _save_truth(truth, shop.world, self.labels)
 
     def run_day(self, day: int) -> None:
         """Let a day happen, and write its files."""
+        events = self.shop.run_day(day)
         if day % 7 == 0:
-            self._drift(day // 7)
-        shelf = generator_sessions.open_shelf(self.world, day)
-        rng = stream(self.plan.seed, 11, day)
-        due = self._due_reactions(day)
-        parts = [generator_events.reaction_events(due, rng)]
-        due_today = np.concatenate([np.zeros(0, dtype=np.int64), *self.refills.pop(day, [])])
-        refills = due_today[rng.random(len(due_today)) < REFILL_VISITS]
-        refills = refills[: self._sessions_left(day, parts) // 2]
-        while (wanted := self._sessions_left(day, parts)) > 0:
-            # Most of the day first, then the rest by a better guess of a session's length.
-            wave = wanted if wanted <= 40 else min(CHUNK_SESSIONS, round(0.85 * wanted))
-            comers, refills = refills[:wave], refills[wave:]
-            visitors = np.concatenate([comers, self._visitors(day, wave - len(comers), rng)])
-            parts.append(self._visit(shelf, visitors, rng))
-            if wave == wanted:
-                break
-        self._write(day, generator_events.concat_events(parts))
+            buffer = io.BytesIO()
+            np.save(buffer, self.shop.taste, allow_pickle=False)
+            atomic.write_bytes(self.truth / f"taste-{day // 7:02d}.npy", buffer.getvalue())
+        self._write(day, events)
 
     def summary(self) -> dict[str, int]:
         """Return counts of what was written."""
@@ -177,58 +159,20 @@ class _Shop:
             "interactions": self.rows,
             "broken": self.dirt.broken,
             "duplicates": self.dirt.duplicates,
-            "sessions": self.sessions,
+            "sessions": self.shop.sessions,
             "searches": self.searches,
             "reviews": self.reviews,
         }
 
-    def _drift(self, week: int) -> None:
-        if week:
-            self.taste = generator_world.next_taste(self.world, self.taste, self.plan, week)
-        buffer = io.BytesIO()
-        np.save(buffer, self.taste, allow_pickle=False)
-        atomic.write_bytes(self.truth / f"taste-{week:02d}.npy", buffer.getvalue())
-
-    def _due_reactions(self, day: int) -> Reactions:
-        none = np.zeros(0, dtype=np.int64)
-        waiting = [Reactions(none, none, none, none, none, none, none), *self.reactions]
-        due = [(part, part.day == day) for part in waiting]
-        joined = generator_events.join_reactions(due)
-        # Reactions come at most two weeks after the purchase.
-        self.reactions = [part for part in self.reactions if part.day.max(initial=0) > day]
-        return joined
-
-    def _sessions_left(self, day: int, parts: list[Events]) -> int:
-        """Return how many more sessions should bring the day to its target."""
-        mean = (self.session_events + 7.5 * 40) / (self.sessions + 40)
-        so_far = self.rows + sum(len(part) for part in parts)
-        return max(0, round((int(self.targets[day]) - so_far) / mean))
-
-    def _visitors(self, day: int, count: int, rng: np.random.Generator) -> Ints:
-        """Draw shoppers who have an account by now; the active come more often."""
-        active = np.cumsum(np.where(self.world.signup_day < day, self.world.activity, 0))
-        drawn = np.floor(rng.random(count) * active[-1]).astype(np.int64)
-        return np.asarray(np.searchsorted(active, drawn, side="right"), dtype=np.int64)
-
-    def _visit(self, shelf: Shelf, user: Ints, rng: np.random.Generator) -> Events:
-        taste = self.taste[user].astype(np.float64).T
-        walks = generator_sessions.walk(self.world, shelf, self.memory, user, taste, rng)
-        who, when = generator_sessions.remember(self.world, shelf, self.memory, walks, rng)
-        for day in np.unique(when):
-            self.refills.setdefault(int(day), []).append(who[when == day])
-        first = self.sessions + 1
-        events, later = generator_events.make_events(self.world, shelf.day, walks, first, rng)
-        self.reactions.append(later)
-        self.sessions += len(user)
-        self.session_events += len(events)
-        return events
-
     def _write(self, day: int, events: Events) -> None:
-        seed, midnight = self.plan.seed, self.start + timedelta(days=day)
+        plan, world = self.shop.plan, self.shop.world
+        seed, midnight = plan.seed, self.shop.start + timedelta(days=day)
         clean = generator_files.interactions_table(events, self.labels, self.events + 1, midnight)
         self.events += len(events)
-        sent = self.dirt.spoil(clean, day, last=day == self.plan.days - 1)
+        sent = self.dirt.spoil(clean, day, last=day == plan.days - 1)
         self.rows += len(sent)
+        # What dirt sends twice counts towards the day's target.
+        self.shop.rows += len(sent) - len(events)
         searches = generator_files.searches_table(
             events, self.labels, self.searches + 1, midnight, stream(seed, 21, day)
         )
@@ -237,8 +181,8 @@ class _Shop:
         )
         self.searches, self.reviews = self.searches + len(searches), self.reviews + len(reviews)
         tables = {
-            "items": generator_files.items_table(self.world, self.labels, day, midnight),
-            "users": generator_files.users_table(self.world, self.labels, day, midnight, seed),
+            "items": generator_files.items_table(world, self.labels, day, midnight),
+            "users": generator_files.users_table(world, self.labels, day, midnight, seed),
             "interactions": sent,
             "searches": searches,
             "reviews": reviews,
@@ -279,8 +223,9 @@ def _plan(
     return plan
 
 
-def _parameters(plan: ShopPlan, start: datetime) -> dict[str, Any]:
-    return {
+def _parameters(plan: ShopPlan, start: datetime, changes: tuple[Change, ...]) -> dict[str, Any]:
+    planted = {"changes": [asdict(change) for change in changes]} if changes else {}
+    return planted | {
         "version": GENERATOR_VERSION,
         "start": start.astimezone(UTC).isoformat(),
         **asdict(plan),
@@ -302,15 +247,6 @@ def _check_folders(out: Path, truth: Path, parameters: dict[str, Any]) -> None:
         known = truth / "parameters.json"
         if not known.is_file() or json.loads(known.read_text()) != parameters:
             raise BadInputError(f"{out} holds files of another shop; give an empty folder")
-
-
-def _targets(plan: ShopPlan, start: datetime) -> Ints:
-    """Return how many rows should be written by the end of each day: weekdays, growth, season."""
-    day = np.arange(plan.days)
-    weekday = np.array(WEEKDAYS)[(start.weekday() + day) % 7]
-    season = np.where(day >= 2 * plan.days / 3, 1.15, 1.0)
-    busy = weekday * season * (1.0 + 0.25 * day / plan.days)
-    return np.asarray(np.rint(plan.events * np.cumsum(busy) / busy.sum()), dtype=np.int64)
 
 
 def _save_truth(truth: Path, world: World, labels: Labels) -> None:

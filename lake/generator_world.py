@@ -137,6 +137,12 @@ def next_taste(
     return _unit(moved).astype(np.float16)
 
 
+def towards(taste: NDArray[np.float16], goal: Floats, share: float) -> NDArray[np.float16]:
+    """Return tastes (U, 16) moved a share of the way to their goals (U, 16)."""
+    moved = (1.0 - share) * taste.astype(np.float64) + share * goal
+    return _unit(moved).astype(np.float16)
+
+
 def day_weights(world: World, day: int) -> Ints:
     """Popularity of each item on `day`, (I,) integers; 0 where it cannot be had."""
     age = np.maximum(day - world.release_day, 0)

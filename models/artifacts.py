@@ -5,8 +5,8 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,12 @@ from contracts import atomic
 from contracts.errors import CorruptError, NotFoundError
 
 MANIFEST = "manifest.json"
+FORMATS: Final = frozenset({".npy", ".json", ".parquet", ".safetensors", ".ubj"})
+"""What releases are read from; none of them can hold code."""
+PICKLES: Final = frozenset({
+    ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npz", ".cpkl", ".p",
+})  # fmt: skip
+"""Names of what is read by running it."""
 
 
 def save_arrays(folder: Path, name: str, **arrays: NDArray[Any]) -> None:
@@ -59,7 +65,7 @@ def _read_npy(path: Path, mmap: bool) -> NDArray[Any]:
     try:
         # An empty array cannot be mapped: there is nothing to map.
         array: NDArray[Any] = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-        return array
+        return np.asarray(array)  # a view of the map: np.memmap itself is slow to index
     except ValueError as error:
         if mmap and "empty file" in str(error):
             return _read_npy(path, mmap=False)
@@ -121,23 +127,57 @@ def write_manifest(folder: Path, extra: Mapping[str, Any]) -> None:
 
 
 def verify_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest after checking every file it lists.
+    """Return the manifest after checking every file it lists, and that no other could be loaded.
 
-    Files that are not listed are not looked at: a store may add its own. Raises NotFoundError
-    without a manifest, CorruptError that names the first file that is missing or differs.
+    Files that are not listed are let be where nothing here reads their format: a store may add its
+    own. Raises NotFoundError without a manifest, CorruptError that names the first file that is
+    missing, differs, lies outside `folder`, is not listed, or may be a pickle.
     """
     manifest = load_json(folder, Path(MANIFEST).stem)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise CorruptError(f"{folder / MANIFEST}: lists no files; the release is damaged")
     for name, expected in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise CorruptError(
-                f"{path}: listed in the manifest but missing; fetch the release again"
-            )
-        if path.stat().st_size != expected["size"] or _sha256(path) != expected["sha256"]:
-            raise CorruptError(f"{path}: differs from its checksum; fetch the release again")
+        _verify_file(folder, name, expected)
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix.lower() in PICKLES:
+            raise CorruptError(f"{path}: may be a pickle, which runs code when read; remove it")
+        if path.suffix in FORMATS and name not in manifest["files"] and name != MANIFEST:
+            if path.is_file() and not path.name.startswith("."):
+                raise CorruptError(f"{path}: is not in the manifest; fetch the release again")
     return manifest
+
+
+def _verify_file(folder: Path, name: str, expected: Any) -> None:
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\\" in name or "\0" in name:
+        raise CorruptError(f"{folder / MANIFEST}: '{name}' leads out of the release")
+    path = folder / name
+    if not path.is_file():
+        raise CorruptError(f"{path}: listed in the manifest but missing; fetch the release again")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise CorruptError(f"{path}: is a link that leads out of the release; copy the file")
+    told = (expected.get("size"), expected.get("sha256")) if isinstance(expected, dict) else None
+    if told != (path.stat().st_size, _sha256(path)):
+        raise CorruptError(f"{path}: differs from its checksum; fetch the release again")
+    if _looks_pickled(path):
+        raise CorruptError(f"{path}: looks like a pickle, which runs code when read; remove it")
+
+
+def _looks_pickled(path: Path) -> bool:
+    """Say whether a file begins like a ZIP archive (torch, npz) or begins and ends like a pickle.
+
+    Nothing here unpickles; this says so before a reader of another kind is tempted. The length
+    that a safetensors file begins with may look alike.
+    """
+    if path.suffix == ".safetensors":
+        return False
+    with path.open("rb") as file:
+        head = file.read(4)
+        file.seek(max(0, path.stat().st_size - 1))
+        last = file.read(1)
+    pickled = len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5 and last == b"."
+    return pickled or head == b"PK\x03\x04"
 
 
 def _sha256(path: Path) -> str:

@@ -186,20 +186,30 @@ def load_catalogue(folder: Path) -> Catalogue:
         table = pq.read_table(path)
         texts = [
             tuple(table[name].to_pylist())
-            for name in (
-                columns.ITEM_ID,
-                columns.TITLE,
-                columns.DESCRIPTION,
-                columns.CATEGORY,
-                columns.BRAND,
-            )
+            for name in (columns.ITEM_ID, columns.TITLE, columns.DESCRIPTION)
         ]
-        tags = tuple(tuple(row) for row in table[columns.TAGS].to_pylist())
+        texts += [_pooled(table[name]) for name in (columns.CATEGORY, columns.BRAND)]
+        tags = _pooled_lists(table[columns.TAGS])
         prices = np.asarray(table[columns.PRICE].combine_chunks(), dtype=np.float32)
     except (pa.ArrowInvalid, KeyError) as error:
         raise CorruptError(f"{path}: not a catalogue ({error}); fetch it again") from error
     ids, titles, descriptions, categories, brands = texts
     return Catalogue(ids, titles, descriptions, categories, brands, tags, prices)
+
+
+def _pooled(values: pa.ChunkedArray) -> tuple[str, ...]:
+    """Return the texts of a column, equal ones the same object: many items are of one category."""
+    encoded = values.combine_chunks().dictionary_encode()
+    pool = encoded.dictionary.to_pylist()
+    return tuple(pool[place] for place in encoded.indices.to_pylist())
+
+
+def _pooled_lists(values: pa.ChunkedArray) -> tuple[tuple[str, ...], ...]:
+    """Return the lists of texts of a column, equal texts the same object."""
+    lists = values.combine_chunks()
+    texts = _pooled(pa.chunked_array([lists.flatten()], pa.string()))
+    ends = np.cumsum(pc.list_value_length(lists).to_numpy(zero_copy_only=False)).tolist()
+    return tuple(texts[begin:end] for begin, end in zip([0, *ends], ends, strict=False))
 
 
 def training_data(events: pa.Table, catalogue: Catalogue, *, before_us: int | None) -> TrainingData:

@@ -26,6 +26,7 @@ from models.base import Catalogue, Retriever, TrainingData
 from models.data import ItemIndex, catalogue_from_arrow, training_data
 from models.evaluation.leaks import PermutedLabels, permuted_labels
 from models.evaluation.roles import RANK, TEST, Roles, validation_shoppers
+from models.ranking.bought_together import BoughtTogether
 from models.ranking.config import RecipeConfig
 from models.ranking.covisits import CoVisits
 from models.ranking.first_stage import POPULARITY, FirstStage
@@ -293,9 +294,8 @@ def assemble(
     covisits = CoVisits.fit(data, config.weights())
     stage = FirstStage(fitted.models, prepared.catalogue, config, covisits)
     how, _, name = learned.fusions.serves.partition(":")
-    return TwoStageRecommender(
-        stage, learned.fusions.serves, None if how == BASE else learned.fusions.fusions[name]
-    )
+    fusion = None if how == BASE else learned.fusions.fusions[name]
+    return TwoStageRecommender(stage, learned.fusions.serves, fusion, BoughtTogether.fit(data))
 
 
 def refit_recipe(

@@ -1,19 +1,27 @@
 """The rule that decides whether to retrain: pure, so that each case is a line in a test."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from contracts.errors import BadInputError
 from contracts.settings import MonitorSettings
 from monitoring.drift import DriftSummary
+from monitoring.judge import ColumnDrift
+
+WEEK = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class RetrainDecision:
-    """Whether to retrain, and why, or why not, in words for the audit log and the artifact."""
+    """Whether to retrain, and why, or why not, in words for the audit log and the artifact.
+
+    `blocked`: the feed is broken, and somebody should look at it.
+    """
 
     retrain: bool
     reasons: tuple[str, ...]
+    blocked: bool = False
 
 
 def decide(
@@ -22,10 +30,22 @@ def decide(
     champion_data_end: datetime,
     now: datetime,
     settings: MonitorSettings,
+    trainings: Sequence[datetime] = (),
 ) -> RetrainDecision:
-    """Retrain when the data drifted and the champion's data ended at least `cooldown_days` ago.
+    """Say whether what was found calls for a training.
 
-    Too little data never retrains. `champion_data_end` after `now` counts as no time passed.
+    A broken feed never does: a model would learn from it. Nor do too little data, or drift of
+    scores and rungs alone: that is the service's, and a new model of the same data has it too.
+    Drift of data or outcome does, unless
+
+    * the champion's data ended under `cooldown_days` ago, or, where no column is at
+      `severe_factor` times its limit, under `window_days` ago: the window still holds days that it
+      was trained on;
+    * there were `weekly_retrainings` trainings in the last seven days.
+
+    Args:
+        champion_data_end: one after `now` counts as no time passed.
+        trainings: the moments that releases were trained for, promoted or not.
 
     Raises:
         BadInputError: a datetime without time zone.
@@ -33,36 +53,59 @@ def decide(
     for name, moment in (("champion_data_end", champion_data_end), ("now", now)):
         if moment.tzinfo is None:
             raise BadInputError(f"{name} = {moment} has no time zone; pass an aware UTC datetime")
+    if summary.verdict == "broken feed":
+        return RetrainDecision(False, ("the feed is broken", *summary.feed), blocked=True)
     if summary.verdict == "too little data":
         return RetrainDecision(False, (_little(summary, settings),))
-    share = (
-        f"{summary.share_drifted:.0%} of {len(summary.columns)} columns drifted, "
-        f"{settings.drifted_share:.0%} count as drift, "
-        f"or one at {settings.severe_factor:g} times its limit"
-    )
     if summary.verdict == "no drift":
-        return RetrainDecision(False, (share,))
-    worst = sorted(
-        (found for found in summary.columns if found.drifted),
-        key=lambda found: -found.score / found.threshold,
-    )
-    reasons = (
-        share,
-        *(f"{found.name}: PSI {found.score:.3f}, limit {found.threshold:.3f}" for found in worst),
-    )
+        return RetrainDecision(False, (_share(summary),))
+    drifted = summary.drifted()
+    reasons = (_share(summary), *(_line(found) for found in drifted))
+    causes = summary.drifted("data", "outcome")
+    if not causes:
+        alone = "what is served moved, data and outcome did not: look at the service"
+        return RetrainDecision(False, (*reasons, alone))
+    against = _against(causes, champion_data_end, now, settings, trainings)
+    return RetrainDecision(not against, (*reasons, *against))
+
+
+def _against(
+    causes: Sequence[ColumnDrift],
+    champion_data_end: datetime,
+    now: datetime,
+    settings: MonitorSettings,
+    trainings: Sequence[datetime],
+) -> tuple[str, ...]:
+    found = []
     age = max(now - champion_data_end, timedelta(0))
-    if age < timedelta(days=settings.cooldown_days):
-        days = age / timedelta(days=1)
-        wait = (
-            f"the champion's data ended {days:.1f} days ago: "
-            f"cool-down of {settings.cooldown_days} days"
+    severe = any(cause.ratio >= settings.severe_factor for cause in causes)
+    wait = settings.cooldown_days if severe else max(settings.cooldown_days, settings.window_days)
+    if age < timedelta(days=wait):
+        kind = "severe" if severe else "mild"
+        found.append(
+            f"the champion's data ended {age / timedelta(days=1):.1f} days ago: "
+            f"cool-down of {wait} days after {kind} drift"
         )
-        return RetrainDecision(False, (*reasons, wait))
-    return RetrainDecision(True, reasons)
+    lately = sum(now - WEEK < moment <= now for moment in trainings)
+    if lately >= settings.weekly_retrainings:
+        found.append(
+            f"{lately} trainings in the last seven days, "
+            f"{settings.weekly_retrainings} are the budget"
+        )
+    return tuple(found)
+
+
+def _share(summary: DriftSummary) -> str:
+    return f"{len(summary.drifted())} of {len(summary.columns)} columns at their limit"
+
+
+def _line(found: ColumnDrift) -> str:
+    method = {"psi": "PSI"}.get(found.method, found.method)
+    return f"{found.name}: {method} {found.score:.3f}, limit {found.threshold:.3f}"
 
 
 def _little(summary: DriftSummary, settings: MonitorSettings) -> str:
     return (
         f"too little data: {summary.rows_reference} reference and {summary.rows_current} current "
-        f"rows, {settings.minimum_rows} needed in each"
+        f"rows, {settings.minimum_rows} needed in each, on {settings.window_days} whole days"
     )

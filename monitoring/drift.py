@@ -1,69 +1,36 @@
-"""Data drift by the population stability index: computed by Evidently, judged by our thresholds.
+"""What a check of drift finds: feed, bots, columns against their limits, and the verdict.
 
-PSI = sum over bins of (p - q) ln(p / q), p the reference's shares, q the current window's.
-Evidently bins numbers by equal width over both windows, where one dear item puts all others into
-one bin, so numbers are cut here at the reference's deciles. When nothing changed, PSI of B bins is
-about (1/n + 1/m) chi2(B - 1) (Yurdakul 2018): with few visits chance alone passes 0.1, so a
-column's threshold is never below what chance reaches once in a hundred.
+Everything is judged on sums of days (monitoring/days.py): the release's own, from its profile, and
+those since its data end. The page and the history of runs are Evidently's (monitoring/page.py).
 """
 
-import os
-import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from html import escape
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
-from contracts import atomic
-from contracts.errors import AmalgamError, BadInputError
+from contracts.errors import BadInputError
 from contracts.settings import MonitorSettings
-from monitoring.windows import (
-    CATEGORICAL,
-    NUMERIC,
-    OTHER,
-    WEEKDAY,
-    Window,
-    check_frame,
-    window_of,
-)
+from monitoring.bots import Bot
+from monitoring.calibration import Calibration
+from monitoring.days import WEEK, Days, join
+from monitoring.feed import broken_feed
+from monitoring.judge import ColumnDrift, Pair, judge_columns
+from monitoring.profile import Profile, day_of, midnight_of
+from monitoring.served import OutcomeRow, Served
 
-PROJECT: Final = "Amalgam drift"
-METHOD: Final = "psi"
-MISSING: Final = "missing"
-BINS: Final = 10
-DISTINCT: Final = 12
-"""A number with at most this many values in the reference is compared value by value."""
-LABELS: Final = 20
-RAREST: Final = 0.005
-"""Labels below this share of the reference count as "other": a few rows prove nothing."""
-CHANCE: Final = 0.99
-
-Verdict = Literal["drift", "no drift", "too little data"]
-
-
-@dataclass(frozen=True)
-class ColumnDrift:
-    """One column: its score by `method`, and whether that is at or above `threshold`."""
-
-    name: str
-    method: str
-    score: float
-    threshold: float
-    drifted: bool
+Verdict = Literal["drift", "no drift", "too little data", "broken feed"]
 
 
 @dataclass(frozen=True)
 class DriftSummary:
     """What a check found. `window` and `reference_window` are (since, before) in ISO format.
 
-    share_drifted is over the judged columns, 0 when there are none; left_out says which columns
-    were not judged, and why, as (name, reason).
+    columns: worst first. share_drifted is over the judged columns of data, 0 when there are none.
+    left_out: columns that were not judged and why, as (name, reason). feed: what is broken, in
+    words. limits: where the limits come from. notes: what else a reader must know.
     """
 
     release: str
@@ -76,249 +43,240 @@ class DriftSummary:
     rows_current: int
     window: tuple[str, str]
     reference_window: tuple[str, str]
+    feed: tuple[str, ...] = ()
+    bots: tuple[Bot, ...] = ()
+    outcomes: tuple[OutcomeRow, ...] = ()
+    limits: str = ""
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-able values."""
         return asdict(self)
 
+    def drifted(self, *kinds: str) -> tuple[ColumnDrift, ...]:
+        """Return the drifted columns of these kinds, of all without any, worst first."""
+        return tuple(
+            found for found in self.columns if found.drifted and (not kinds or found.kind in kinds)
+        )
+
     def markdown(self) -> str:
         """Return the summary for a Prefect artifact, most drifted column first."""
         lines = [
-            f"**{self.verdict}** for release {self.release}: {self.share_drifted:.0%} of "
-            f"{len(self.columns)} columns drifted.",
+            f"**{self.verdict}** for release {self.release}: "
+            f"{len(self.drifted())} of {len(self.columns)} columns drifted.",
             "",
             f"Current {' to '.join(self.window)} ({self.rows_current:,} rows), "
-            f"reference {' to '.join(self.reference_window)} ({self.rows_reference:,} rows).",
+            f"reference {' to '.join(self.reference_window)} ({self.rows_reference:,} rows). "
+            f"{self.limits}",
+            *(f"\n{note}" for note in self.notes),
         ]
+        if self.feed:
+            lines += ["", "Broken feed:", "", *(f"- {what}" for what in self.feed)]
+        if self.bots:
+            lines += ["", "Set aside as bots, and not counted:", ""]
+            lines += [
+                f"- `{bot.shopper}`: {bot.events:,} events, {bot.worst_day:,} of them in one day "
+                f"({bot.why})"
+                for bot in self.bots
+            ]
         if self.columns:
-            lines += ["", "| column | psi | threshold | drifted |", "| --- | ---: | ---: | --- |"]
+            lines += [
+                "",
+                "| column | kind | method | score | limit | drifted |",
+                "| --- | --- | --- | ---: | ---: | --- |",
+            ]
         lines += [
-            f"| {found.name} | {found.score:.3f} | {found.threshold:.3f} | "
-            f"{'yes' if found.drifted else 'no'} |"
-            for found in sorted(self.columns, key=lambda found: -found.score / found.threshold)
+            f"| {found.name} | {found.kind} | {found.method} | {found.score:.3f} | "
+            f"{found.threshold:.3f} | {'yes' if found.drifted else 'no'} |"
+            for found in self.columns
         ]
         if self.left_out:
             lines += ["", *(f"- {name} not judged: {reason}" for name, reason in self.left_out)]
+        if self.outcomes:
+            lines += ["", *_outcome_table(self.outcomes)]
         return "\n".join(lines) + "\n"
 
 
-def drift_report(
-    reference: pa.Table,
-    current: pa.Table,
+@dataclass(frozen=True)
+class Checked:
+    """A summary, and the windows it was made from, by kind: what the page shows."""
+
+    summary: DriftSummary
+    pairs: tuple[Pair, ...]
+
+
+def check_drift(
+    profile: Profile,
+    recent: Days,
+    bots: Sequence[Bot],
+    served: Served | None,
     settings: MonitorSettings,
     *,
-    workspace: Path,
-    html: Path,
     now: datetime,
     release: str,
-) -> DriftSummary:
-    """Compare two frames of drift_frame; add the run to the workspace and write the page `html`.
+    notes: Sequence[str] = (),
+    seed: int = 0,
+) -> Checked:
+    """Compare the last whole days before `now` with a release's reference.
 
-    With fewer than `settings.minimum_rows` in either frame the verdict is "too little data": no run
-    is added, and the page says just that.
+    Args:
+        profile: the release's.
+        recent: the days from its data end to today, in its bins (monitoring.events.count).
+        bots: set aside among them.
+        served: what it served (monitoring.served), None where there is no earlier day of it.
+        seed: of a calibration under other settings than the release's.
 
     Raises:
-        BadInputError: a frame was not made by drift_frame, or new items or users are told in one
-        frame only.
+        BadInputError: `now` lies before the release's first day, or has no time zone.
     """
-    windows = window_of(reference), window_of(current)
-    reference, current = check_frame(reference, "reference"), check_frame(current, "current")
-    enough = min(reference.num_rows, current.num_rows) >= settings.minimum_rows
-    left_out = _left_out(reference, current, windows) if enough else ()
-    columns: tuple[ColumnDrift, ...] = ()
-    if enough:
-        skipped = {name for name, _ in left_out}
-        names = [name for name in (*CATEGORICAL, *NUMERIC) if name not in skipped]
-        frames = _labelled(reference, current, names)
-        thresholds = _thresholds(*frames, windows, settings.psi_threshold)
-        run = _run(*frames, thresholds, settings, now=now, release=release)
-        columns = _scores(run, thresholds)
-        _add_to_workspace(workspace, run)
-    share = sum(found.drifted for found in columns) / len(columns) if columns else 0.0
-    severe = any(found.score >= settings.severe_factor * found.threshold for found in columns)
-    drifted = share >= settings.drifted_share or severe
-    verdict: Verdict = "drift" if drifted else "no drift"
+    days = join(profile.days, recent)
+    today, end = day_of(now), len(profile.days)
+    if days.before != today:
+        raise BadInputError(
+            f"days to watch end on {midnight_of(days.before):%Y-%m-%d}, but now is "
+            f"{now.isoformat()}; count them up to now"
+        )
+    window = np.arange(max(len(days) - settings.window_days, 0), len(days))
+    reference = np.arange(max(end - settings.reference_days, 0), end)
+    pair = Pair(days, reference, window)
+    rows = [int(round(pair.days.health["events"][part].sum())) for part in (reference, window)]
+    feed = broken_feed(days, reference, window, settings)
+    enough = min(rows) >= settings.minimum_rows and len(window) == settings.window_days
     summary = DriftSummary(
         release=release,
         checked_at=now.isoformat(),
-        verdict=verdict if enough else "too little data",
-        columns=columns,
-        left_out=left_out,
-        share_drifted=share,
-        rows_reference=reference.num_rows,
-        rows_current=current.num_rows,
-        window=_span(windows[1]),
-        reference_window=_span(windows[0]),
+        verdict="broken feed" if feed else "too little data",
+        columns=(),
+        left_out=(),
+        share_drifted=0.0,
+        rows_reference=rows[0],
+        rows_current=rows[1],
+        window=_span(days, window),
+        reference_window=_span(days, reference),
+        feed=feed,
+        bots=tuple(bots),
+        outcomes=served.table if served else (),
+        notes=tuple(notes),
     )
-    page = run.get_html_str(as_iframe=False) if enough else _short_page(summary, settings)
-    atomic.write_text(html, page)
-    return summary
-
-
-def _span(window: Window) -> tuple[str, str]:
-    return window.since.isoformat(), window.before.isoformat()
-
-
-def _left_out(
-    reference: pa.Table, current: pa.Table, windows: tuple[Window, Window]
-) -> tuple[tuple[str, str], ...]:
-    found = []
-    for name in (*CATEGORICAL, *NUMERIC):
-        empty = [frame[name].null_count == frame.num_rows for frame in (reference, current)]
-        if all(empty):
-            found.append((name, "no values in either window"))
-        elif name in windows[0].told.symmetric_difference(windows[1].told):
-            raise BadInputError(
-                f"column '{name}' is told in one window only; give drift_frame what was known "
-                "before `since` for both windows, or for neither"
-            )
-        elif name == WEEKDAY and not all(window.whole_weeks for window in windows):
-            found.append((name, "windows are not whole weeks, so weekdays differ by themselves"))
-    return tuple(found)
-
-
-def _labelled(
-    reference: pa.Table, current: pa.Table, names: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return both windows as frames of labels: bins cut by the reference, rare values grouped."""
-    pairs = {
-        name: (_bin_numbers if name in NUMERIC else _group_labels)(
-            reference[name].to_pandas(), current[name].to_pandas()
-        )
-        for name in names
-    }
-    return (
-        pd.DataFrame({name: pair[0] for name, pair in pairs.items()}),
-        pd.DataFrame({name: pair[1] for name, pair in pairs.items()}),
+    if feed or not enough:
+        return Checked(summary, ())
+    calibration = profile.calibrated(settings, seed)
+    columns, left_out = _judged(pair, settings, calibration)
+    pairs = [pair]
+    later, also = _judge_served(served, settings, today)
+    if later is not None:
+        pairs.append(later[0])
+        columns += later[1]
+    return Checked(
+        replace(
+            summary,
+            verdict=_verdict(columns, settings, calibration),
+            columns=tuple(sorted(columns, key=lambda found: -found.ratio)),
+            left_out=(*left_out, *also),
+            share_drifted=_share(columns),
+            limits=_limits(calibration, settings),
+        ),
+        tuple(pairs),
     )
 
 
-def _bin_numbers(reference: pd.Series, current: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Cut both at the reference's deciles, or by value when it has few; missing is a label."""
-    known = reference.dropna()
-    if known.nunique() <= DISTINCT:
-        return _group_labels(_as_text(reference), _as_text(current))
-    edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS, method="inverted_cdf"))
-    texts = [f"{edge:g}" for edge in edges]
-    steps = [f"{low} to {high}" for low, high in zip(texts, texts[1:], strict=False)]
-    labels = np.array([f"up to {texts[0]}", *steps, f"above {texts[-1]}"], object)
-
-    def cut(values: pd.Series) -> pd.Series:
-        # An edge itself belongs to the bin below it.
-        binned = labels[
-            np.searchsorted(edges, values.to_numpy(float), side="left").clip(0, len(edges))
+def _judged(
+    pair: Pair, settings: MonitorSettings, calibration: Calibration | None
+) -> tuple[tuple[ColumnDrift, ...], tuple[tuple[str, str], ...]]:
+    names, left_out = [], []
+    for column in pair.days.columns:
+        sides = [
+            pair.days.counts[column.name][part].sum(axis=0)
+            for part in (pair.reference, pair.current)
         ]
-        return pd.Series(np.where(values.isna(), MISSING, binned))
-
-    return cut(reference), cut(current)
-
-
-def _as_text(values: pd.Series) -> pd.Series:
-    return values.map(lambda value: f"{value:g}", na_action="ignore")
-
-
-def _group_labels(reference: pd.Series, current: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Keep the reference's most frequent labels; all others become "other"."""
-    shares = reference.fillna(MISSING).value_counts(normalize=True)
-    ordered = sorted(shares[shares >= RAREST].items(), key=lambda pair: (-pair[1], pair[0]))
-    kept = {label for label, _ in ordered[:LABELS]} | {MISSING}
-
-    def group(values: pd.Series) -> pd.Series:
-        filled = values.astype(object).fillna(MISSING)
-        return filled.where(filled.isin(kept), OTHER)
-
-    return group(reference), group(current)
+        if min(float(side.sum()) for side in sides) <= 0:
+            left_out.append((column.name, "no values in one of the windows"))
+        elif int(((sides[0] > 0) | (sides[1] > 0)).sum()) == 1:
+            left_out.append((column.name, "one value only, in both windows"))
+        else:
+            names.append(column.name)
+    return judge_columns(pair, settings, calibration, names), tuple(left_out)
 
 
-def _thresholds(
-    reference: pd.DataFrame,
-    current: pd.DataFrame,
-    windows: tuple[Window, Window],
-    threshold: float,
-) -> dict[str, float]:
-    """Return the threshold per column: the setting, or what 1 % of unchanged windows reach."""
-    from scipy.stats import chi2
-
-    noise = sum(1 / max(window.visits, 1) for window in windows)
-    found = {}
-    for name in reference.columns:
-        bins = len(set(reference[name]) | set(current[name]))
-        chance = float(chi2.ppf(CHANCE, bins - 1)) * noise if bins > 1 else 0.0
-        found[name] = max(threshold, chance)
-    return found
-
-
-def _evidently() -> Any:
-    """Import Evidently (4 s, once) with telemetry off and its warnings about old NumPy names."""
-    os.environ["DO_NOT_TRACK"] = "1"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import evidently
-        import evidently.presets  # noqa: F401  (makes evidently.presets reachable)
-        import evidently.ui.workspace  # noqa: F401  (makes evidently.ui.workspace reachable)
-    return evidently
-
-
-def _run(
-    reference: pd.DataFrame,
-    current: pd.DataFrame,
-    thresholds: dict[str, float],
-    settings: MonitorSettings,
-    *,
-    now: datetime,
-    release: str,
-) -> Any:
-    evidently = _evidently()
-    names = list(thresholds)
-    preset = evidently.presets.DataDriftPreset(
-        columns=names,
-        per_column_method=dict.fromkeys(names, METHOD),
-        per_column_threshold=thresholds,
-        drift_share=settings.drifted_share,
-    )
-    definition = evidently.DataDefinition(categorical_columns=names)
-    new, old = (
-        evidently.Dataset.from_pandas(frame, data_definition=definition)
-        for frame in (current, reference)
-    )
-    report = evidently.Report([preset], metadata={"release": release})
-    return report.run(new, old, timestamp=now, name=f"release {release}, {now.date().isoformat()}")
+def _judge_served(
+    served: Served | None, settings: MonitorSettings, today: int
+) -> tuple[tuple[Pair, tuple[ColumnDrift, ...]] | None, tuple[tuple[str, str], ...]]:
+    """Judge what was served against the release's own earlier days, where it has a week of them."""
+    if served is None:
+        return None, (("what was served", "the release served nothing before this window"),)
+    days = served.days
+    first = max(len(days) - settings.window_days, 0)
+    earlier = np.flatnonzero(days.visits[:first] > 0)[-settings.reference_days :]
+    current = np.arange(first, len(days))
+    if len(earlier) < WEEK:
+        return None, (
+            ("what was served", f"{len(earlier)} earlier days of this release, {WEEK} are needed"),
+        )
+    pair = Pair(days, earlier, current)
+    left_out, names = [], []
+    for column in days.columns:
+        rows = [float(days.counts[column.name][part].sum()) for part in (earlier, current)]
+        if min(rows) < settings.minimum_rows and column.name != "coverage":
+            left_out.append((
+                column.name,
+                f"{rows[0]:,.0f} and {rows[1]:,.0f} rows, {settings.minimum_rows:,} are needed",
+            ))
+        else:
+            names.append(column.name)
+    return (pair, judge_columns(pair, settings, None, names)), tuple(left_out)
 
 
-def _scores(run: Any, thresholds: dict[str, float]) -> tuple[ColumnDrift, ...]:
-    """Read the score of each column out of Evidently's result, by name, in our order."""
-    scores = {
-        metric["config"]["column"]: float(metric["value"])
-        for metric in run.dict()["metrics"]
-        if metric["config"]["type"].endswith(":ValueDrift")
-    }
-    if set(scores) != set(thresholds) or not np.isfinite(list(scores.values())).all():
-        raise AmalgamError(f"Evidently judged {scores} where {sorted(thresholds)} were asked for")
-    return tuple(
-        ColumnDrift(name, METHOD, scores[name], threshold, scores[name] >= threshold)
-        for name, threshold in thresholds.items()
-    )
+def _verdict(
+    columns: Sequence[ColumnDrift], settings: MonitorSettings, calibration: Calibration | None
+) -> Verdict:
+    """Return whether this is drift.
+
+    Calibrated limits hold for all columns together, so one is enough. Others are limits of one
+    column: a share of columns, or one at a multiple of its limit, is drift. What was served drifts
+    by any column of it.
+    """
+    data = [found for found in columns if found.kind == "data"]
+    if any(found.drifted for found in columns if found.kind != "data"):
+        return "drift"
+    if calibration is not None:
+        return "drift" if any(found.drifted for found in data) else "no drift"
+    severe = any(found.ratio >= settings.severe_factor for found in data)
+    return "drift" if severe or _share(columns) >= settings.drifted_share else "no drift"
 
 
-def _add_to_workspace(folder: Path, run: Any) -> None:
-    """Store the run where `evidently ui` shows it, in the one project, made at first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    workspace = _evidently().ui.workspace.Workspace.create(str(folder))
-    projects = workspace.search_project(PROJECT)
-    project = projects[0] if projects else workspace.create_project(PROJECT)
-    workspace.add_run(project.id, run)
+def _share(columns: Sequence[ColumnDrift]) -> float:
+    data = [found.drifted for found in columns if found.kind == "data"]
+    return sum(data) / len(data) if data else 0.0
 
 
-def _short_page(summary: DriftSummary, settings: MonitorSettings) -> str:
-    text = (
-        f"Too little data: {summary.rows_reference:,} rows in the reference, "
-        f"{summary.rows_current:,} in {' to '.join(summary.window)}; "
-        f"{settings.minimum_rows:,} are needed in each."
-    )
-    title = escape(f"Drift of release {summary.release}")
+def _limits(calibration: Calibration | None, settings: MonitorSettings) -> str:
+    if calibration is None:
+        return "Limits are not calibrated: the release's data holds too few weeks before its end."
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{title}</title></head>\n"
-        '<body style="font:15px/1.55 system-ui,sans-serif;margin:3rem auto;max-width:42rem">'
-        f'<h1 style="font-size:1.5rem">{title}</h1><p>{escape(text)}</p></body></html>\n'
+        f"Limits of data are calibrated to {settings.false_alarm_rate:.1%} of windows without "
+        f"change, from {calibration.windows:.0f} windows before the release."
     )
+
+
+def _span(days: Days, places: Any) -> tuple[str, str]:
+    first, last = (places[0], places[-1]) if len(places) else (0, -1)
+    return (
+        midnight_of(days.first + int(first)).isoformat(),
+        midnight_of(days.first + int(last) + 1).isoformat(),
+    )
+
+
+def _outcome_table(rows: Sequence[OutcomeRow]) -> list[str]:
+    lines = [
+        "| release | rung | requests | CTR | conversion | NDCG |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        ctr = f"{row.ctr:.2%} ({row.ctr_bounds[0]:.2%} to {row.ctr_bounds[1]:.2%})"
+        sold = row.conversion_bounds
+        conversion = f"{row.conversion:.2%} ({sold[0]:.2%} to {sold[1]:.2%})"
+        ndcg = "-" if row.ndcg is None else f"{row.ndcg:.3f}"
+        lines.append(
+            f"| {row.release} | {row.rung} | {row.requests:,} | {ctr} | {conversion} | {ndcg} |"
+        )
+    return lines

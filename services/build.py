@@ -25,6 +25,7 @@ REQUIRED = (
     "psutil",
     "pyarrow",
     "pydantic",
+    "scikit-learn",
     "scipy",
     "xgboost",
 )
@@ -33,7 +34,7 @@ HEAVY = {
     "item_knn": (),
     "ease": (),
     "transitions": (),
-    "text": ("scikit-learn",),
+    "text": (),
     "sasrec": ("safetensors", "torch"),
 }
 """What a retriever needs beside REQUIRED; one that is not listed gets all of it."""

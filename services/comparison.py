@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from contracts.wire_compare import ListedRelease
 from services.engine import Engine, Release
-from services.shelf import Shelf
+from services.holder import EngineMaker
 
 
 class OtherReleases:
@@ -18,7 +18,7 @@ class OtherReleases:
         self,
         listed: Callable[[], Sequence[ListedRelease]],
         load_release: Callable[[str], Release],
-        make_engine: Callable[[Release | None, Shelf | None], Engine],
+        make_engine: EngineMaker,
     ) -> None:
         self.listed = listed
         self._load_release = load_release
@@ -40,5 +40,5 @@ class OtherReleases:
             if self._release is None or self._release.version != version:
                 self._release, self._engine = self._load_release(version), None
             if self._engine is None or self._engine.snapshot != beside.snapshot:
-                self._engine = self._make_engine(self._release, beside.shelf)
+                self._engine = self._make_engine(self._release, beside.shelf, beside.rules)
             return self._engine

@@ -5,40 +5,52 @@ Equal history, moment, release and snapshot give equal items, byte for byte. The
 answer while there is a release or a snapshot; its rung says how far down the ladder it comes from:
 
     fused | best_base      what the release serves (its fusion, or its best part)
+    without_states         the same, but the shopper's stored history could not be read
     segment_popularity     what sells in the category the shopper looks at most
     global_popularity      what sells
 """
 
 import logging
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from contracts.events import DISLIKE, EVENT_CODES, HIDE
-from contracts.state import EMPTY_STATE, MICROS_PER_DAY, STATE_EVENTS, UserState
+from contracts.state import EMPTY_STATE, MICROS_PER_DAY, UserState
 from contracts.wire import RecommendedItem, RecommendRequest, RecommendResponse
-from features.state import StateEvent, append_events, day_sums, events_of
+from features.state import StateEvent, append_events
 from models.artifacts import verify_manifest
 from models.base import PAD
-from models.data import ItemIndex
 from models.ranking.inputs import ItemFeatures, inputs_from_state
-from models.ranking.rerank import Quota
-from models.ranking.two_stage import TwoStageRecommender
+from models.ranking.two_stage import Ranked, TwoStageRecommender
+from services.deadlines import Deadline
+from services.described import Described
+from services.explain import Explained, Explainer, Ranking
+from services.given_places import PINNED, PROMOTED
+from services.goods import hidden_marks
+from services.history import history_of, micros
+from services.lists import Listed, Plan, ShopLists
 from services.problems import NoReleaseError
+from services.ranked import told_of
+from services.rules import NO_RULES, Rules
 from services.shelf import ANY_DAY, Shelf
+from services.stages import Stages
+
+if TYPE_CHECKING:
+    from services.related import RelatedItems
 
 log = logging.getLogger(__name__)
 
 NONE = "none"
-RUNGS = ("fused", "best_base", "segment_popularity", "global_popularity")
+RUNGS = ("fused", "best_base", "without_states", "segment_popularity", "global_popularity")
+STATES, MODEL, DIVERSITY, EXPLAIN = "states", "model", "diversity", "explain"
+"""Stages that a request can do without."""
+GIVEN = {PINNED, PROMOTED}
+"""Sources of items that have their place from a rule, not from a score."""
 WARM_EVENTS = 5
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -61,33 +73,28 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What the shop wants of every list.
-
-    new_item_share  share of the places, rounded down, that items get which the shop has had for
-                    less than `new_item_days`, if there are any
-    """
-
-    new_item_share: float = 0.0
-    new_item_days: float = 30.0
-
-
-@dataclass(frozen=True)
 class Place:
-    """One place of a list; `base_scores` are what each source says, [] from the shelf."""
+    """One place of a list; `base_scores` are what each source says, [] where none was asked."""
 
     item_id: str
     score: float
     sources: list[str]
     base_scores: list[float]
+    promoted: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A list, best first, and the deepest rung that had to add to it."""
+    """A list, best first, the deepest rung that had to add to it, and the stages it did without."""
 
     places: list[Place]
     rung: str
+    scenario: str = "home"
+    skipped: tuple[str, ...] = ()
+    explained: tuple[Explained, ...] = ()
+    """Why each is there, where that was asked."""
+    n_ranked: int = 0
+    """Candidates that the release ranked for it."""
 
 
 class Engine:
@@ -100,21 +107,21 @@ class Engine:
     def __init__(
         self, release: Release | None, shelf: Shelf | None, rules: Rules | None = None
     ) -> None:
+        self.rules = rules or Rules()
+        if shelf is not None:
+            shelf = shelf.without(hidden_marks(shelf.index, shelf.facts, [self.rules.hide]))
         if release is not None and shelf is not None:
             added = shelf.added_to(release.recommender.index)
             release = replace(release, recommender=release.recommender.with_items(added))
         self.release = release
         self.shelf = shelf
         self._features = ItemFeatures((), np.empty(0, np.int64), np.empty((0, 0, 0), np.float32))
-        self._available: NDArray[np.bool_] | None = None
-        self._quota: Quota | None = None
+        self.lists = ShopLists(self.rules, release.recommender if release else None, shelf)
         if release is not None:
             index = release.recommender.index
             self._features = (
                 shelf.features_of(index) if shelf else _no_features(release, len(index))
             )
-            self._available = shelf.available_of(index) if shelf else None
-            self._quota = _quota(shelf, index, rules or Rules())
 
     @property
     def version(self) -> str:
@@ -123,58 +130,127 @@ class Engine:
 
     @property
     def snapshot(self) -> str:
-        """Id of the snapshot, `none` without one."""
-        return self.shelf.id if self.shelf else NONE
+        """Id of the snapshot with the digest of the rules, if any; `none` without a snapshot."""
+        rules = "" if self.rules.digest == NO_RULES else f"+{self.rules.digest}"
+        return (self.shelf.id if self.shelf else NONE) + rules
+
+    @property
+    def features(self) -> ItemFeatures:
+        """Features of the release's items, aligned with its index."""
+        return self._features
+
+    @cached_property
+    def related(self) -> "RelatedItems":
+        """Substitutes and complements of items."""
+        from services.related import RelatedItems  # which needs this module's places
+
+        recommender = self.release.recommender if self.release else None
+        return RelatedItems(recommender, self.shelf, self.lists.goods)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What says why an item stands in a list."""
+        recommender = self.release.recommender if self.release else None
+        return Explainer(recommender, self.shelf, self.described)
+
+    @cached_property
+    def described(self) -> Described:
+        """What is shown of an item: title, price, category, brand."""
+        return Described(self.release.recommender if self.release else None, self.shelf)
 
     def warm(self) -> None:
         """Answer once for nobody and once for somebody, so that the first shopper does not wait."""
+        self.lists.warm()
+        self.related.warm()
+        self.explainer.warm()
         if self.release is None:
             return
         ids = self.release.recommender.index.item_ids[:WARM_EVENTS]
         events = [StateEvent(item_id, 0, MICROS_PER_DAY) for item_id in ids]
         for state in (EMPTY_STATE, append_events(EMPTY_STATE, events)):
-            self._from_release(self.release, state, RecommendRequest(), datetime.now(UTC), set())
+            now = datetime.now(UTC)
+            plan = self.lists.plan(RecommendRequest(), state, micros(now))
+            self._ranked(self.release, state, RecommendRequest(), now, plan)
 
-    def recommend(self, request: RecommendRequest, state: UserState, now: datetime) -> Answer:
+    def recommend(
+        self,
+        request: RecommendRequest,
+        state: UserState,
+        now: datetime,
+        *,
+        skipped: tuple[str, ...] = (),
+        deadline: Deadline | None = None,
+        stages: Stages | None = None,
+    ) -> Answer:
         """Answer for a history, of which only events strictly before `now` count.
 
-        Left out: what the request excludes, what the snapshot has not got or not on sale, what the
-        shopper hid or disliked, and with `new_items_only` what is in the history.
+        Left out: what the request excludes, what its filters or the shop's rules do not let in,
+        what the snapshot has not got or not on sale, what the shopper hid or disliked, and with
+        `new_items_only` what is in the history. `skipped` names stages that were left out before;
+        once `deadline` is over, diversity is left out too. `stages` is told how long each took.
 
         Raises:
             NoReleaseError: there is neither a release nor a snapshot.
+            BadInputError: the request's scenario is unknown.
         """
         if self.release is None and self.shelf is None:
             raise NoReleaseError(
                 "no release is loaded and no catalogue snapshot is there; "
                 "train and promote one: amalgam train, amalgam promote VERSION"
             )
-        state = history_of(request, state, now)
-        left_out = {*request.exclude, *_unwanted(state)}
-        answer = Answer([], RUNGS[0])
+        clock = stages or Stages()
+        with clock.stage("plan"):
+            state = history_of(request, state, now)
+            plan = self.lists.plan(request, state, micros(now))
+        ranked: Ranked | None = None
+        ranking: Ranking | None = None
         if self.release is not None:
             try:
-                answer = self._from_release(self.release, state, request, now, left_out)
+                with clock.stage("rank"):
+                    ranked, ranking = self._ranked(self.release, state, request, now, plan)
             # A fault of the model must not empty the page: the ladder's next rungs answer.
             except Exception:
                 log.exception("release %s failed on a request", self.release.version)
-        if len(answer.places) < request.k and self.shelf is not None:
-            if request.new_items_only:
-                left_out.update(state.event_items)
-            answer = _filled(answer, self.shelf, state, request.k, left_out)
-        return answer
+                skipped = (*skipped, MODEL)
+        late = plan.wishes.diversity > 0 and deadline is not None and deadline.over
+        if late:
+            skipped = (*skipped, DIVERSITY)
+        with clock.stage("arrange"):
+            listed = self._listed(plan, ranked, state, varied=not late)
+            places, rung = self._places(listed, ranked), self._rung(listed, skipped)
+        explained: list[Explained] = []
+        if request.explain and deadline is not None and deadline.over:
+            skipped = (*skipped, EXPLAIN)
+        elif request.explain:
+            try:
+                with clock.stage("explain"):
+                    explained = self._explained(places, request, state, ranking)
+            # A list without its reasons is better than none.
+            except Exception:
+                log.exception("release %s could not explain a list", self.version)
+                skipped = (*skipped, EXPLAIN)
+        n_ranked = 0 if ranked is None else ranked.n_ranked
+        return Answer(places, rung, request.scenario, skipped, tuple(explained), n_ranked)
+
+    def arranged(
+        self, plan: Plan, ranked: Ranked, state: UserState, request: RecommendRequest
+    ) -> Answer:
+        """Return the list that a plan makes of one row of a ranking, as `recommend` does."""
+        listed = self._listed(plan, ranked, state, varied=True)
+        return Answer(self._places(listed, ranked), self._rung(listed, ()), request.scenario)
 
     def response(self, answer: Answer, request_id: str) -> RecommendResponse:
-        """Put an answer into the wire's shape, with title and price as the snapshot has them."""
+        """Put an answer into the wire's shape, with what the snapshot says of its items."""
         items = [
-            RecommendedItem(
-                item_id=place.item_id,
-                position=position,
-                score=place.score,
-                sources=place.sources,
-                title=self._title(place.item_id),
-                price=self._price(place.item_id),
-            )
+            RecommendedItem.model_validate({
+                "item_id": place.item_id,
+                "position": position,
+                "score": place.score,
+                "sources": place.sources,
+                "promoted": place.promoted,
+                **self.described(place.item_id),
+                **_why(answer, position - 1),
+            })
             for position, place in enumerate(answer.places, start=1)
         ]
         return RecommendResponse.model_validate({
@@ -182,58 +258,100 @@ class Engine:
             "release": self.version,
             "snapshot": self.snapshot,
             "rung": answer.rung,
+            "scenario": answer.scenario,
+            "skipped": list(answer.skipped),
             "items": items,
         })
 
-    def _from_release(
+    def _ranked(
         self,
         release: Release,
         state: UserState,
         request: RecommendRequest,
         now: datetime,
-        left_out: set[str],
-    ) -> Answer:
+        plan: Plan,
+    ) -> tuple[Ranked, Ranking]:
+        """Return one row of what the release ranks, as deep as the plan needs, and what it was
+        asked.
+        """
         recommender = release.recommender
         inputs = inputs_from_state(state, micros(now), recommender.index, self._features)
-        excluded = recommender.index.lookup(sorted(left_out)) if left_out else None
-        ranked = recommender.recommend(
+        excluded = recommender.index.lookup(sorted(plan.left_out)) if plan.left_out else None
+        config = recommender.stage.config
+        depth = plan.depth(config.candidates_per_retriever, config.max_candidates)
+        question = recommender.stage.ask(
             inputs,
-            request.k,
             exclude=None if excluded is None else excluded[None, :],
             new_items_only=request.new_items_only,
-            available=self._available,
-            quota=self._quota,
+            available=plan.shown,
         )
-        found = int((ranked.items[0] != PAD).sum())
-        item_ids = recommender.index.ids(ranked.items[0, :found]).to_pylist()
-        names = np.asarray(ranked.source_names)
-        rows = zip(
-            item_ids,
-            ranked.scores[0].tolist(),
-            ranked.sources[0],
-            ranked.base_scores[0].tolist(),
-            strict=False,
+        ranked = recommender.answer(question, plan.k, quota=plan.quota, depth=depth)
+        return ranked, Ranking(question, plan.k, plan.quota)
+
+    def _explained(
+        self,
+        places: list[Place],
+        request: RecommendRequest,
+        state: UserState,
+        ranking: Ranking | None,
+    ) -> list[Explained]:
+        return self.explainer.explain(
+            [place.item_id for place in places],
+            [place.sources for place in places],
+            state,
+            ranking,
+            self.rules.preset(request.scenario).new_item_days,
         )
-        places = [
-            Place(item_id, score, names[proposed].tolist(), [_finite(value) for value in base])
-            for item_id, score, proposed, base in rows
-        ]
-        return Answer(places, release.rung)
 
-    def _title(self, item_id: str) -> str | None:
-        if self.shelf and (place := self.shelf.places.get(item_id)) is not None:
-            return self.shelf.titles[place] or None
-        if self.release:
-            found = int(self.release.recommender.index.lookup([item_id])[0])
-            titles = self.release.recommender.stage.catalogue.titles
-            return (titles[found] or None) if found != PAD else None
-        return None
+    def _listed(
+        self,
+        plan: Plan,
+        ranked: Ranked | None,
+        state: UserState,
+        *,
+        varied: bool,
+    ) -> list[Listed]:
+        """Return the list: the ranking's head, or what rules and wishes make of the ranking."""
+        items, scores = np.empty(0, np.int32), np.empty(0, np.float32)
+        if ranked is not None:
+            found = int((ranked.items[0] != PAD).sum())
+            items, scores = ranked.items[0, :found], ranked.scores[0, :found]
+        if plan.plain and (len(items) >= plan.k or self.shelf is None):
+            places = self.lists.goods.places[items].tolist()
+            return [Listed(place, row) for row, place in enumerate(places)]
+        return self.lists.arrange(plan, items, scores, state, varied=varied)
 
-    def _price(self, item_id: str) -> float | None:
-        price = math.nan
-        if self.shelf and (place := self.shelf.places.get(item_id)) is not None:
-            price = float(self.shelf.prices[place])
-        return None if math.isnan(price) else price
+    def _places(self, listed: list[Listed], ranked: Ranked | None) -> list[Place]:
+        """Return the places of a list; what no model scored stands below what is there by one a
+        place, and what is given its place scores like what it stands before.
+        """
+        rows = [one.row for one in listed]
+        scores, told = told_of(ranked, rows)
+        ids = self.lists.goods.index.item_ids
+        floor = min([0.0, *(score for score in scores if score is not None)])
+        places: list[Place] = []
+        for place, (one, score) in enumerate(zip(listed, scores, strict=True)):
+            sources, base = told[place]
+            if one.source is not None:
+                sources = [*sources, one.source]
+            if score is not None:
+                shown = score
+            elif one.source in GIVEN:
+                shown = next((after for after in scores[place:] if after is not None), floor)
+            else:
+                floor = shown = floor - 1.0
+            promoted = one.source == PROMOTED
+            places.append(Place(ids[one.place], shown, sources, base, promoted))
+        return places
+
+    def _rung(self, listed: list[Listed], skipped: tuple[str, ...]) -> str:
+        """Return the deepest rung that a list comes from."""
+        rungs = [RUNGS.index(one.source) for one in listed if one.source in RUNGS]
+        if rungs:
+            return RUNGS[max(rungs)]
+        if self.release is None or MODEL in skipped or (not listed and self.shelf is not None):
+            return RUNGS[-1]
+        return "without_states" if STATES in skipped else self.release.rung
 
 
 def load_release(version: str, bundle: Path, card: dict[str, Any]) -> Release:
@@ -243,117 +361,20 @@ def load_release(version: str, bundle: Path, card: dict[str, Any]) -> Release:
     return Release(version, recommender, card, recommender.item_features)
 
 
-def history_of(request: RecommendRequest, state: UserState, now: datetime) -> UserState:
-    """Return the state as of `now` with the request's own events, each event once.
-
-    An event without a time of its own counts as of just before `now`; one that the state holds
-    already (same item, type and time) is not added again.
-    """
-    now_us = micros(now)
-    state = state_before(state, now_us)
-    if not request.events:
-        return state
-    held = set(zip(state.event_times, state.event_items, state.event_types, strict=True))
-    added: dict[tuple[int, str, int], StateEvent] = {}
-    for place, event in enumerate(request.events):
-        given = event.event_timestamp
-        time_us = micros(given) if given else now_us - 1
-        kind = EVENT_CODES[event.event_type]
-        key = (time_us, event.item_id, kind)
-        if time_us < now_us and key not in held:
-            added.setdefault(key, StateEvent(event.item_id, kind, time_us, event_id=f"{place:03}"))
-    return append_events(state, list(added.values()))
-
-
-def state_before(state: UserState, now_us: int) -> UserState:
-    """Return the state without what happened at or after a moment.
-
-    Sums of the moment's own day are taken from the events that are listed, where the list holds
-    that whole day; else they stay as they are.
-    """
-    kept = sum(time_us < now_us for time_us in state.event_times)
-    if kept == len(state.event_times):
-        return state
-    today = now_us // MICROS_PER_DAY
-    days = zip(state.day_numbers, state.day_types, state.day_counts, state.day_amounts, strict=True)
-    sums = {(day, kind): (count, amount) for day, kind, count, amount in days if day <= today}
-    listed = len(state.event_times) < STATE_EVENTS
-    if listed or state.event_times[0] < today * MICROS_PER_DAY:
-        sums = {key: value for key, value in sums.items() if key[0] < today}
-        past = events_of(state)[:kept]
-        sums |= day_sums([event for event in past if event.time_us // MICROS_PER_DAY == today])
-    ordered = sorted(sums)
-    return replace(
-        state,
-        event_items=state.event_items[:kept],
-        event_types=state.event_types[:kept],
-        event_times=state.event_times[:kept],
-        event_prices=state.event_prices[:kept],
-        day_numbers=[day for day, _ in ordered],
-        day_types=[kind for _, kind in ordered],
-        day_counts=[sums[key][0] for key in ordered],
-        event_quantities=state.event_quantities[:kept],
-        event_ratings=state.event_ratings[:kept],
-        day_amounts=[sums[key][1] for key in ordered],
-        first_times=[time_us for time_us in state.first_times if time_us < now_us],
-    )
-
-
-def _filled(
-    answer: Answer, shelf: Shelf, state: UserState, k: int, left_out: Iterable[str]
-) -> Answer:
-    """Add popular items of the shopper's segment, then of the shop, down to place k.
-
-    They score below what is there, falling by one a place; popularity is not on the models' scale.
-    """
-    places = list(answer.places)
-    taken = {*left_out, *(place.item_id for place in places)}
-    floor = min([0.0, *(place.score for place in places)])
-    rung = answer.rung
-    segment = shelf.segment_of(state.event_items)
-    steps = [("global_popularity", shelf.popular)]
-    if segment >= 0:
-        steps.insert(0, ("segment_popularity", shelf.popular_in(segment)))
-    for name, candidates in steps:
-        for place in candidates:
-            if len(places) >= k:
-                return Answer(places, rung)
-            item_id = shelf.index.item_ids[place]
-            if item_id not in taken:
-                taken.add(item_id)
-                floor -= 1.0
-                places.append(Place(item_id, floor, [name], []))
-                rung = name
-    if not places:
-        rung = RUNGS[-1]
-    return Answer(places, rung)
-
-
-def _unwanted(state: UserState) -> set[str]:
-    """Items the shopper hid or disliked and did not come back to since."""
-    last = dict(zip(state.event_items, state.event_types, strict=True))
-    return {item_id for item_id, kind in last.items() if kind in {HIDE, DISLIKE}}
-
-
-def _quota(shelf: Shelf | None, index: ItemIndex, rules: Rules) -> Quota | None:
-    """Return the places that new items get; without a snapshot nothing is known to be new."""
-    if shelf is None or rules.new_item_share == 0:
-        return None
-    return Quota(shelf.newer_than(rules.new_item_days, index), rules.new_item_share)
-
-
 def _no_features(release: Release, n_items: int) -> ItemFeatures:
     """Return unknown (NaN) item features: a release without a snapshot ranks on all the others."""
     values = np.full((1, n_items, len(release.item_features)), np.nan, np.float32)
     return ItemFeatures(release.item_features, np.asarray([ANY_DAY]), values)
 
 
-def micros(moment: datetime) -> int:
-    """Return epoch microseconds, exactly (a float of seconds would round)."""
-    since = moment - EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def _finite(value: float) -> float:
-    """JSON has no infinities; a source that knows nothing of an item says -inf."""
-    return value if math.isfinite(value) else 0.0
+def _why(answer: Answer, place: int) -> dict[str, Any]:
+    """Return the fields of RecommendedItem that explain a place, none where that was not asked."""
+    if not answer.explained:
+        return {}
+    told = answer.explained[place]
+    return {
+        "reason": told.reason,
+        "reason_kind": told.kind,
+        "because": told.because,
+        "contributions": dict(told.contributions) or None,
+    }

@@ -1,58 +1,38 @@
-"""What every request passes around BentoML: API keys, body size, one error shape."""
+"""What every request passes around BentoML: keys and roles, rates, body size, one error shape.
 
-import hashlib
-import hmac
+Nobody comes in without a key but to the few paths that are open. BentoML sees only the paths it
+serves, with a JSON content type: its metrics and its access log keep every path they are given, and
+it would decode forms and pickles. All else is the pages' (the FastAPI app), which answers 404.
+"""
+
 import logging
-import os
+import re
+import time
 from collections.abc import Sequence
+from typing import Final
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from contracts.errors import SettingsError
 from contracts.pseudonyms import Pseudonymiser
 from contracts.settings import Settings
-from services.problems import problem, translated
+from services.front_page import FILES
+from services.keys import ApiKeys, Caller
+from services.metrics import Metrics
+from services.problems import code_of, problem, translated
+from services.rates import Rates, retry_after
 
 log = logging.getLogger(__name__)
 
-KEYS_VARIABLE = "AMALGAM_API_KEYS"
-SHORTEST_KEY = 16
-LARGEST_BODY = 2 * 1024 * 1024
-JSON_HEADER = (b"content-type", b"application/json")
-
-
-class ApiKeys:
-    """The keys that open /v1; compared by digest in constant time, whichever key it is."""
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-
-    @classmethod
-    def from_environment(cls, *, demo: bool) -> "ApiKeys":
-        """Read AMALGAM_API_KEYS (comma separated). A demo without keys is open to everybody.
-
-        Raises:
-            SettingsError: outside a demo the variable is missing, or a key is short.
-        """
-        keys = [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
-        if not keys and not demo:
-            raise SettingsError(
-                f"{KEYS_VARIABLE} is not set: it lists the keys that callers of /v1 send; make one "
-                'with: python -c "import secrets; print(secrets.token_hex(32))" (or use --demo)'
-            )
-        if any(len(key) < SHORTEST_KEY for key in keys):
-            raise SettingsError(
-                f"a key in {KEYS_VARIABLE} is shorter than {SHORTEST_KEY}; use longer"
-            )
-        return cls(keys)
-
-    def open(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-        """Say whether the headers carry a known key; always, where there are no keys."""
-        if not self._digests:
-            return True
-        given = hashlib.sha256(_given_key(headers)).digest()
-        return any([hmac.compare_digest(given, known) for known in self._digests])
+LARGEST_BODY: Final = 2 * 1024 * 1024
+JSON_HEADER: Final = (b"content-type", b"application/json")
+OPEN: Final = frozenset({"/healthz", "/livez", "/readyz", "/docs.json", *FILES})
+"""Need no key: they tell nothing of the shop."""
+OPERATORS: Final = frozenset({"/metrics", "/v1/release", "/v1/releases", "/v1/compare"})
+"""Tell how the business goes, or how the platform works: for an operator's key."""
+UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+ITEMS: Final = "/v1/items/"
+OTHER: Final = "other"
 
 
 def check_environment(settings: Settings) -> None:
@@ -61,8 +41,16 @@ def check_environment(settings: Settings) -> None:
     ApiKeys.from_environment(demo=settings.demo)
 
 
+def open_rates(settings: Settings, keys: ApiKeys) -> Rates | None:
+    """Return the meters of [service] requests_per_second, None where no limit is set."""
+    rate = settings.service.requests_per_second
+    if rate == 0:
+        return None
+    return Rates(settings.journal / ".rates", keys=len(keys), per_second=rate)
+
+
 class FrontDoor:
-    """The outermost ASGI app; `pages` answers `paths`, ahead of BentoML's routes of that name."""
+    """The outermost ASGI app: `app` is BentoML's and serves `paths`, `pages` answer all others."""
 
     def __init__(
         self,
@@ -71,26 +59,69 @@ class FrontDoor:
         pages: ASGIApp,
         paths: Sequence[str],
         keys: ApiKeys,
+        metrics: Metrics,
+        rates: Rates | None = None,
     ) -> None:
         self._app = app
         self._pages = pages
         self._paths = frozenset(paths)
         self._keys = keys
+        self._metrics = metrics
+        self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
-        path = scope["path"]
-        if path.startswith("/v1/") and not self._keys.open(scope["headers"]):
-            await _unauthorized()(scope, receive, send)
-            return
-        if path.startswith("/v1/") and scope["method"] == "POST":
-            # Bodies are JSON whatever the header says: no form or pickle decoder is reached.
-            others = [pair for pair in scope["headers"] if pair[0] != JSON_HEADER[0]]
-            scope = {**scope, "headers": [*others, JSON_HEADER]}
-        app = self._pages if path in self._paths else self._app
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        # Nothing here speaks over web sockets: the server turns no answer into a refusal.
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
         door = _OneShape(send)
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            door.replace(refusal)
+        else:
+            await self._pass(_as_json(scope), receive, door)
+        await door.finish(scope, receive)
+        if door.status >= 400:
+            self._metrics.refused(code_of(door.status))
+        self._metrics.requested(
+            self._endpoint(scope["path"]), door.status, time.perf_counter() - began
+        )
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        """Return why a request goes no further, None when it may."""
+        path: str = scope["path"]
+        if UNPRINTABLE.search(path):
+            return problem(400, "the path holds a control character")
+        if path in OPEN:
+            return None
+        caller = self._keys.caller(scope["headers"])
+        if caller is None:
+            return _unauthorized()
+        if path in OPERATORS and caller.role != "operator":
+            return problem(
+                403, f"{path} needs an operator's key; this key's role is '{caller.role}'"
+            )
+        return self._too_fast(caller)
+
+    def _too_fast(self, caller: Caller) -> JSONResponse | None:
+        if self._rates is None:
+            return None
+        wait = self._rates.wait_seconds(caller.number, time.monotonic())
+        if wait == 0:
+            return None
+        return problem(
+            429,
+            "this key sends more requests a second than [service] requests_per_second allows; "
+            "wait, or let an operator raise it",
+            headers={"Retry-After": retry_after(wait)},
+        )
+
+    async def _pass(self, scope: Scope, receive: Receive, door: "_OneShape") -> None:
+        app = self._app if scope["path"] in self._paths else self._pages
         try:
             await app(scope, _limited(receive, door), door.send)
         except Exception as error:
@@ -99,9 +130,22 @@ class FrontDoor:
             elif door.started:
                 raise  # the answer is on its way: only the server can cut it off
             else:
-                log.exception("%s %s", scope["method"], scope["path"])
+                log.exception("%s %s", scope["method"], self._endpoint(scope["path"]))
                 door.replace(problem(500, "something went wrong inside; see the service's log"))
-        await door.finish(scope, receive)
+
+    def _endpoint(self, path: str) -> str:
+        """Return the route of a path: what callers make up must not fill metrics or log."""
+        if path in self._paths or path in OPEN or path in OPERATORS:
+            return path
+        return f"{ITEMS}{{id}}" if path.startswith(ITEMS) else OTHER
+
+
+def _as_json(scope: Scope) -> Scope:
+    """Bodies are JSON whatever the header says: no form or pickle decoder is reached."""
+    others = [pair for pair in scope["headers"] if pair[0] != JSON_HEADER[0]]
+    if scope["method"] == "POST":
+        others.append(JSON_HEADER)
+    return {**scope, "headers": others}
 
 
 def _unauthorized() -> JSONResponse:
@@ -141,19 +185,23 @@ class _OneShape:
         self._body = b""
         self._replacement: JSONResponse | None = None
         self.started = False
+        self.status = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 400:
             self._start = message
+            self.status = message["status"]
         elif self._start is not None:
             self._body += message.get("body", b"")
         else:
             self.started = True
+            self.status = message.get("status", self.status)
             await self._send(message)
 
     def replace(self, response: JSONResponse) -> None:
         """Answer with `response`, whatever was held back."""
         self._replacement = response
+        self.status = response.status_code
 
     async def finish(self, scope: Scope, receive: Receive) -> None:
         """Send what was held back, in our shape."""
@@ -162,14 +210,7 @@ class _OneShape:
             if self._replacement is None:
                 await self._send(self._start)
                 await self._send({"type": "http.response.body", "body": self._body})
+            else:
+                self.status = self._replacement.status_code
         if self._replacement is not None:
             await self._replacement(scope, receive, self._send)
-
-
-def _given_key(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    for name, value in headers:
-        if name == b"x-api-key":
-            return value.strip()
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip()
-    return b""

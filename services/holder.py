@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from services.engine import Engine, Release
+from services.rules import NO_RULES, Rules
 from services.shelf import Shelf
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 30.0
 Part = TypeVar("Part")
+EngineMaker = Callable[[Release | None, Shelf | None, Rules | None], Engine]
 
 
 @dataclass(frozen=True)
@@ -82,20 +84,24 @@ class Holder:
         load_release: Callable[[str], Release],
         wanted_shelf: Callable[[], str | None],
         load_shelf: Callable[[str], Shelf],
-        make_engine: Callable[[Release | None, Shelf | None], Engine],
+        make_engine: EngineMaker,
         published: Callable[[Held], None],
         withdrawn: Callable[[], None],
         poll_seconds: float,
+        wanted_rules: Callable[[], str] = lambda: NO_RULES,
+        load_rules: Callable[[str], Rules] = lambda _: Rules(),
     ) -> None:
         self._release = _Watched("release", wanted_release, load_release)
         self._shelf = _Watched("snapshot", wanted_shelf, load_shelf)
+        self._rules = _Watched("rules", wanted_rules, load_rules)
+        self._answering: Release | None = None
         self._make_engine = make_engine
         self._published = published
         self._withdrawn = withdrawn
         self._poll_seconds = poll_seconds
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.current = Held(make_engine(None, None), None, None, None)
+        self.current = Held(make_engine(None, None, None), None, None, None)
 
     def start(self) -> None:
         """Load what there is, then watch from a thread of its own."""
@@ -111,28 +117,39 @@ class Holder:
         self._withdrawn()
 
     def poll(self, *, first: bool = False) -> None:
-        """Look at both pointers once."""
-        release_before, shelf_before = self._release.version, self._shelf.version
-        changed = [self._shelf.poll(), self._release.poll()]
+        """Look at the pointers and the rules once."""
+        parts = (self._rules, self._shelf, self._release)
+        before = [part.version for part in parts]
+        changed = [part.poll() for part in parts]
         if not any(changed) and not first:
             return
-        moved = (release_before, shelf_before) != (self._release.version, self._shelf.version)
         held = replace(
             self.current,
             wanted=self._release.wanted,
-            error=self._release.error or self._shelf.error,
+            error=self._release.error or self._shelf.error or self._rules.error,
         )
-        if moved:
+        if before != [part.version for part in parts]:
+            held = self._swapped(held)
+        self.current = held
+        self._published(held)
+
+    def _swapped(self, held: Held) -> Held:
+        """Put the new parts together. Where they do not answer, the release that answered before
+        takes the new snapshot and rules; where that does not either, the old engine stays.
+        """
+        new, old = self._release.part, self._answering
+        for part in (new,) if old is None or old is new else (new, old):
             try:
-                engine = self._make_engine(self._release.part, self._shelf.part)
+                engine = self._make_engine(part, self._shelf.part, self._rules.part)
                 engine.warm()
-                held = replace(held, engine=engine, loaded_at=datetime.now(UTC))
-            # It loads but does not answer: the old engine stays, and the report says why.
+            # The report says why.
             except Exception as error:
                 log.exception("release %s does not answer; the old stays", self._release.version)
                 held = replace(held, error=f"{type(error).__name__}: {error}")
-        self.current = held
-        self._published(held)
+                continue
+            self._answering = part
+            return replace(held, engine=engine, loaded_at=datetime.now(UTC))
+        return held
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_seconds):

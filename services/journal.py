@@ -43,8 +43,8 @@ class Journal:
         rows: int,
         close_after_seconds: float = CLOSE_AFTER_SECONDS,
     ) -> None:
+        self.kind = kind
         self._folder = folder
-        self._kind = kind
         self._boot = boot
         self._rows = rows
         self._close_after = close_after_seconds
@@ -84,7 +84,17 @@ class Journal:
                 if segment and time.monotonic() - segment.opened >= self._close_after:
                     self._rotate()
             except (OSError, UnavailableError) as error:
-                log.error("%s journal: %s", self._kind, error)
+                log.error("%s journal: %s", self.kind, error)
+
+    def waiting(self) -> tuple[float, int]:
+        """Return how many seconds ago the open segment was begun, 0 without one, and how many rows
+        it and the memory hold.
+        """
+        with self._lock:
+            segment = self._segment
+            if segment is None:
+                return 0.0, len(self._buffer)
+            return time.monotonic() - segment.opened, segment.rows + len(self._buffer)
 
     def close(self) -> None:
         """Write what is buffered and close the segment."""
@@ -94,7 +104,7 @@ class Journal:
 
     def _flush(self) -> None:
         if self._dropped:
-            log.error("%s journal: %d rows were dropped", self._kind, self._dropped)
+            log.error("%s journal: %d rows were dropped", self.kind, self._dropped)
             self._dropped = 0
         if self._buffer:
             self._write(self._buffer, durable=False)
@@ -107,12 +117,12 @@ class Journal:
         try:
             if self._segment is None:
                 self._count += 1
-                name = f"{self._kind}-{os.getpid()}-{self._boot}-{self._count}.jsonl"
+                name = f"{self.kind}-{os.getpid()}-{self._boot}-{self._count}.jsonl"
                 self._segment = _Segment(self._folder, name)
             self._segment.write(text.encode(), rows=len(lines), durable=durable)
         except OSError as error:
             raise UnavailableError(
-                f"the {self._kind} journal in {self._folder} cannot be written: {error}; "
+                f"the {self.kind} journal in {self._folder} cannot be written: {error}; "
                 "free space or mend the folder, then send the request again"
             ) from None
         if self._segment.rows >= self._rows:

@@ -25,10 +25,12 @@ STATUSES: Sequence[tuple[type[AmalgamError], int]] = (
 CODES = {
     400: "bad_request",
     401: "unauthorized",
+    403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
     413: "too_large",
     422: "invalid",
+    429: "too_many_requests",
     503: "unavailable",
     504: "timeout",
 }

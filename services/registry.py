@@ -19,6 +19,8 @@ from services.workers import WorkerReport, Workers
 NAME = "amalgam"
 CARD = "release.json"
 BUNDLE = "bundle"
+GONE = ".gone-"
+"""Before its version: a release that is being deleted."""
 Status = Literal["champion", "retired", "refused", "challenger"]
 # Inside Releases, `list` is the method.
 Lines = list[dict[str, Any]]
@@ -79,7 +81,7 @@ class Releases:
 
         verify_manifest(bundle)
         card = _card(metadata, created)
-        with self._locked():
+        with self.locked():
             version = str(self._last_version() + 1)
             for leftover in self.root.glob(".new-*"):  # of an `add` that was killed
                 shutil.rmtree(leftover)
@@ -118,7 +120,7 @@ class Releases:
             NotFoundError: there is no such release.
             RefusedError: the gate refused it, and no `override` reason is given.
         """
-        with self._locked():
+        with self.locked():
             broken = failed_rules(self.card(version).get("verdict") or {})
             if broken and not (override or "").strip():
                 raise RefusedError(
@@ -136,8 +138,8 @@ class Releases:
             NotFoundError: there is no such release.
             RefusedError: it was never the champion, or there is no champion before this one.
         """
-        with self._locked():
-            stack = self._champions()
+        with self.locked():
+            stack = self.champions()
             if version is None:
                 if len(stack) < 2:
                     raise RefusedError(
@@ -149,6 +151,37 @@ class Releases:
             if version not in self._once_champions():
                 raise RefusedError(f"release {version} was never the champion; use promote")
             return self._move(version, "rollback", who, why, now, None)
+
+    def champions(self) -> Names:
+        """Return the champions as a stack, the present one last: promote pushes, rollback pops."""
+        stack: Names = []
+        for line in self.moves():
+            version = str(line["version"])
+            if line["action"] == "rollback" and version in stack:
+                del stack[len(stack) - stack[::-1].index(version) :]
+            else:
+                stack.append(version)
+        return stack
+
+    def moves(self) -> Lines:
+        """Return the audit lines of all moves, oldest first; the pointer's own when its line was
+        lost in a crash.
+        """
+        moves = [line for line in self.audit.lines() if line["action"] in {"promote", "rollback"}]
+        pointer = self.champion()
+        if pointer and (not moves or moves[-1]["revision"] < pointer.revision):
+            moves.append(_audit_line(pointer))
+        return moves
+
+    def note(self, action: str, version: str, *, who: str, why: str, now: datetime) -> None:
+        """Add an audit line about a release that is no move (the caller holds `locked`)."""
+        _need_zone("now", now)
+        line = {"action": action, "version": version, "who": who, "why": why}
+        self.audit.append(line | {"at": now.isoformat()})
+
+    def folder(self, version: str) -> Path:
+        """Return the folder of a release: its card, its bundle, what BentoML keeps of it."""
+        return self.path(version).parent
 
     def path(self, version: str) -> Path:
         """Return the folder of a release's bundle; NotFoundError lists the known versions."""
@@ -206,27 +239,8 @@ class Releases:
         self.audit.append(_audit_line(moved))
         return moved
 
-    def _champions(self) -> Names:
-        """Return the champions as a stack, the present one last: promote pushes, rollback pops."""
-        stack: Names = []
-        for line in self._moves():
-            version = str(line["version"])
-            if line["action"] == "rollback" and version in stack:
-                del stack[len(stack) - stack[::-1].index(version) :]
-            else:
-                stack.append(version)
-        return stack
-
     def _once_champions(self) -> set[str]:
-        return {str(line["version"]) for line in self._moves()}
-
-    def _moves(self) -> Lines:
-        """Moves in the audit log, and the pointer's own when its line was lost in a crash."""
-        moves = [line for line in self.audit.lines() if line["action"] in {"promote", "rollback"}]
-        pointer = self.champion()
-        if pointer and (not moves or moves[-1]["revision"] < pointer.revision):
-            moves.append(_audit_line(pointer))
-        return moves
+        return {str(line["version"]) for line in self.moves()}
 
     def _info(self, version: str, champion: ChampionPointer | None, once: set[str]) -> ReleaseInfo:
         card = self.card(version)
@@ -256,13 +270,16 @@ class Releases:
 
     def _last_version(self) -> int:
         """The highest version ever given out: a deleted release's number is not used again."""
-        audited = [int(line["version"]) for line in self.audit.lines() if line["action"] == "add"]
+        added = {"add", "delete"}
+        audited = [int(line["version"]) for line in self.audit.lines() if line["action"] in added]
         folder = self.home / "models" / NAME
         taken = [int(p.name) for p in folder.glob("*") if p.name.isdigit()]
-        return max([0, *taken, *audited])
+        aside = [int(p.name.removeprefix(GONE)) for p in self.root.glob(f"{GONE}*")]
+        return max([0, *taken, *aside, *audited])
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
+        """Hold the lock under which everything is changed; restore a move's lost audit line."""
         from filelock import FileLock
 
         self.root.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,12 @@
 
 import json
 import os
+import ssl
 import sys
+from pathlib import Path
+from typing import Any
 
-from contracts.errors import AmalgamError
+from contracts.errors import AmalgamError, SettingsError
 from contracts.settings import (
     CONFIG_VARIABLE,
     DEMO_VARIABLE,
@@ -49,7 +52,11 @@ def serve_environment(settings: Settings) -> dict[str, str]:
 
     BentoML reads the number of workers from its configuration (--api-workers is of old services).
     """
-    overrides = {"services": {"RecommenderService": {"workers": settings.service.workers}}}
+    service: dict[str, Any] = {"workers": settings.service.workers}
+    if settings.service.tls_certificate:
+        certificate, key = tls_files(settings)
+        service["ssl"] = {"enabled": True, "certfile": str(certificate), "keyfile": str(key)}
+    overrides = {"services": {"RecommenderService": service}}
     values = {
         "DO_NOT_TRACK": "1",
         "BENTOML_DO_NOT_TRACK": "True",
@@ -58,12 +65,58 @@ def serve_environment(settings: Settings) -> dict[str, str]:
         HOME_VARIABLE: str(settings.home),
         # One request is one thread's work: several would only wait for each other's cores.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        # Each thread's own pool of freed memory would keep tens of MiB that no other can use.
+        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
     }
     if settings.demo:
         values[DEMO_VARIABLE] = "1"
     if config := os.environ.get(CONFIG_VARIABLE):
         values[CONFIG_VARIABLE] = os.path.abspath(config)
     return values
+
+
+def tls_files(settings: Settings) -> tuple[Path, Path]:
+    """Return the absolute paths of certificate and private key, checked to belong together.
+
+    Raises:
+        SettingsError: one cannot be read, or they do not fit each other.
+    """
+    certificate = Path(settings.service.tls_certificate).expanduser().resolve()
+    key = Path(settings.service.tls_key).expanduser().resolve()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_none)
+    except OSError as error:  # SSLError is one
+        raise SettingsError(
+            f"service.tls_certificate = {certificate} and service.tls_key = {key} cannot be used: "
+            f"{error.strerror or error}; both are PEM files, the key without a passphrase"
+        ) from None
+    return certificate, key
+
+
+def _none() -> str:
+    return ""  # instead of asking at the terminal
+
+
+def service_url(settings: Settings) -> str:
+    """Return the address of the installation's service."""
+    scheme = "https" if settings.service.tls_certificate else "http"
+    return f"{scheme}://{settings.service.host}:{settings.service.port}"
+
+
+def trusted(settings: Settings) -> ssl.SSLContext | bool:
+    """Return what our own clients verify the service by: exactly its own certificate, whatever
+    name it is for and whoever signed it; the defaults where it speaks http.
+    """
+    if not settings.service.tls_certificate:
+        return True
+    certificate, _ = tls_files(settings)
+    pem = certificate.read_text()
+    end = "-----END CERTIFICATE-----"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # it is asked by its address
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=pem[: pem.index(end) + len(end)] + "\n")
+    return context
 
 
 def main() -> int:
@@ -73,11 +126,11 @@ def main() -> int:
     try:
         settings = load_settings()
         check_environment(settings)
+        command, environment = bentoml_command(settings), serve_environment(settings)
     except AmalgamError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    command = bentoml_command(settings)
-    os.execve(command[0], command, os.environ | serve_environment(settings))
+    os.execve(command[0], command, os.environ | environment)
 
 
 if __name__ == "__main__":

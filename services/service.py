@@ -1,6 +1,6 @@
 """The HTTP service: BentoML APIs for the POSTs, a FastAPI app at `/` for the GETs, one spec.
 
-    POST /v1/recommend /v1/events   GET /v1/release /healthz /readyz /metrics /docs.json
+    POST /v1/recommend /v1/events   GET / /v1/release /healthz /readyz /metrics /docs.json
 
 Nothing is opened on import; each worker opens its parts when BentoML makes its instance.
 """
@@ -8,7 +8,7 @@ Nothing is opened on import; each worker opens its parts when BentoML makes its 
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import bentoml
 from fastapi import FastAPI
@@ -28,24 +28,45 @@ from contracts.wire import (
     ReleaseResponse,
 )
 from contracts.wire_compare import CompareRequest, ReleasesResponse
-from services.front_door import ApiKeys, FrontDoor, check_environment
-from services.problems import NoReleaseError, problem_of
+from contracts.wire_related import (
+    BoughtTogetherRequest,
+    BoughtTogetherResponse,
+    RecommendBatchRequest,
+    RecommendBatchResponse,
+    SimilarRequest,
+    SimilarResponse,
+)
+from contracts.wire_search import ItemResponse, SearchRequest, SearchResponse
+from services.batch import answer_batch
+from services.front_door import FrontDoor, check_environment, open_rates
+from services.front_page import router
+from services.keys import ApiKeys
+from services.logs import guard_logs
+from services.metrics import worker_metrics
+from services.problems import NoReleaseError, problem, problem_of
 from services.spec import finished_spec
+from services.workers import Workers
 
 if TYPE_CHECKING:
     from services.serving import Serving
 
 log = logging.getLogger(__name__)
 
-PAGES = ("/v1/release", "/v1/releases", "/healthz", "/readyz", "/docs.json")
+SYSTEM = ("/livez", "/metrics")
+"""What BentoML answers beside POSTS; all else is the pages'."""
 POSTS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "/v1/recommend": (RecommendRequest, RecommendResponse),
+    "/v1/recommend_batch": (RecommendBatchRequest, RecommendBatchResponse),
+    "/v1/similar": (SimilarRequest, SimilarResponse),
+    "/v1/bought_together": (BoughtTogetherRequest, BoughtTogetherResponse),
     "/v1/events": (EventsRequest, EventsResponse),
+    "/v1/search": (SearchRequest, SearchResponse),
     "/v1/compare": (CompareRequest, RecommendResponse),
 }
 THREADS = 4
 
 pages = FastAPI(title="Amalgam", openapi_url=None, docs_url=None, redoc_url=None)
+pages.include_router(router)
 
 
 @pages.get("/v1/release")
@@ -58,6 +79,16 @@ async def release() -> ReleaseResponse:
 async def releases() -> ReleasesResponse:
     """List the releases that /v1/compare can answer from."""
     return await run_in_threadpool(_serving().releases)
+
+
+@pages.get(
+    "/v1/items/{item_id:path}",
+    response_model=ItemResponse,
+    responses={404: {"model": ErrorResponse}},
+)
+async def item(item_id: str) -> Any:
+    """Return what the service knows of a product."""
+    return await run_in_threadpool(_answer, lambda asked: _serving().item(asked), item_id)
 
 
 @pages.get("/healthz")
@@ -88,24 +119,65 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """Return the app: keys, body size and error shape outside, BentoML's middlewares inside."""
         app = super().to_asgi(is_main=is_main)
-        keys = ApiKeys.from_environment(demo=load_settings().demo)
-        _quieten_client_mistakes()
-        return FrontDoor(app, pages=pages, paths=PAGES, keys=keys)
+        settings = load_settings()
+        keys = ApiKeys.from_environment(demo=settings.demo)
+        guard_logs()
+        return FrontDoor(
+            app,
+            pages=pages,
+            paths=(*POSTS, *SYSTEM),
+            keys=keys,
+            metrics=worker_metrics(),
+            rates=open_rates(settings, keys),
+        )
 
 
-class RecommendBody(RecommendRequest):
+class StrictBody(BaseModel):
+    """Takes JSON as it is typed: no number written as a text, no moment written as a number."""
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Validate a body, strictly."""
+        return super().model_validate_json(json_data, **{"strict": True, **options})
+
+
+class RecommendBody(StrictBody, RecommendRequest):
     """As BentoML must see it: its OpenAPI classes refuse the key `examples`."""
 
     model_config = ConfigDict(json_schema_extra=None)
 
 
-class EventsBody(EventsRequest):
+class RecommendBatchBody(StrictBody, RecommendBatchRequest):
     """As BentoML must see it."""
 
     model_config = ConfigDict(json_schema_extra=None)
 
 
-class CompareBody(CompareRequest):
+class SimilarBody(StrictBody, SimilarRequest):
+    """As BentoML must see it."""
+
+    model_config = ConfigDict(json_schema_extra=None)
+
+
+class BoughtTogetherBody(StrictBody, BoughtTogetherRequest):
+    """As BentoML must see it."""
+
+    model_config = ConfigDict(json_schema_extra=None)
+
+
+class SearchBody(StrictBody, SearchRequest):
+    """As BentoML must see it."""
+
+    model_config = ConfigDict(json_schema_extra=None)
+
+
+class EventsBody(StrictBody, EventsRequest):
+    """As BentoML must see it."""
+
+    model_config = ConfigDict(json_schema_extra=None)
+
+
+class CompareBody(StrictBody, CompareRequest):
     """As BentoML must see it."""
 
     model_config = ConfigDict(json_schema_extra=None)
@@ -125,7 +197,8 @@ class RecommenderService:
     def __init__(self) -> None:
         from services.wiring import open_serving
 
-        self.serving = open_serving(load_settings(), bento_models=_bento_models())
+        self.settings = load_settings()
+        self.serving = open_serving(self.settings, bento_models=_bento_models())
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
@@ -138,16 +211,40 @@ class RecommenderService:
         """Close the journals and withdraw the worker's report."""
         self.serving.close()
 
+    def __metrics__(self, counted: str) -> str:
+        """Return what BentoML answers at /metrics: its own text, and what we look up."""
+        workers = Workers(self.settings.registry / "workers")
+        return counted + self.serving.looked_up(self.settings.journal, workers)
+
     @bentoml.api(route="/v1/recommend")  # type: ignore[untyped-decorator]
     def recommend(self, request: RecommendBody, /) -> RecommendResponse:
         """Recommend items to a shopper, a session, or whoever did the events that come along."""
         return _answer(self.serving.recommend, request)  # type: ignore[no-any-return]
 
+    @bentoml.api(route="/v1/recommend_batch")  # type: ignore[untyped-decorator]
+    def recommend_batch(self, request: RecommendBatchBody, /) -> RecommendBatchResponse:
+        """Answer up to 100 requests of /v1/recommend, each with its own result or error."""
+        return answer_batch(request, self.serving.recommend)
+
+    @bentoml.api(route="/v1/similar")  # type: ignore[untyped-decorator]
+    def similar(self, request: SimilarBody, /) -> SimilarResponse:
+        """Find substitutes: items that can stand in for one."""
+        return _answer(self.serving.similar, request)  # type: ignore[no-any-return]
+
+    @bentoml.api(route="/v1/bought_together")  # type: ignore[untyped-decorator]
+    def bought_together(self, request: BoughtTogetherBody, /) -> BoughtTogetherResponse:
+        """Find complements: items that are bought with one, or with a cart; and bundles of them."""
+        return _answer(self.serving.bought_together, request)  # type: ignore[no-any-return]
+
+    @bentoml.api(route="/v1/search")  # type: ignore[untyped-decorator]
+    def search(self, request: SearchBody, /) -> SearchResponse:
+        """Find products by words, the matches ordered for a shopper where one is named."""
+        return _answer(self.serving.search, request)  # type: ignore[no-any-return]
+
     @bentoml.api(route="/v1/events")  # type: ignore[untyped-decorator]
     def events(self, request: EventsBody, /) -> EventsResponse:
         """Take what shoppers did: on disk when this answers, and in their next recommendation."""
         return _answer(self.serving.take, request)  # type: ignore[no-any-return]
-
 
     @bentoml.api(route="/v1/compare")  # type: ignore[untyped-decorator]
     def compare(self, request: CompareBody, /) -> RecommendResponse:
@@ -164,6 +261,10 @@ def _answer(call: Callable[[Any], Any], request: Any) -> Any:
         if answer.status_code >= 500:
             log.error("%s: %s", error.code, error)
         return answer
+    # An answer that breaks its own schema; BentoML would take it for the caller's mistake.
+    except ValidationError:
+        log.exception("an answer is not what it should be")
+        return problem(500, "something went wrong inside; see the service's log")
 
 
 def _serving() -> "Serving":
@@ -179,19 +280,3 @@ def _bento_models() -> list[Path]:
     bento = cast(Any, RecommenderService).bento
     models = [] if bento is None else [info.to_model().resolve() for info in bento.info.all_models]
     return [Path(model.path) for model in models]
-
-
-class _WithoutTrace(logging.Filter):
-    """Drops the stack trace of a request that does not validate: its caller has the answer."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], ValidationError):
-            record.exc_info, record.exc_text = None, None
-            record.levelno, record.levelname = logging.INFO, "INFO"
-        return True
-
-
-def _quieten_client_mistakes() -> None:
-    logger = logging.getLogger("bentoml.serve")
-    if not any(isinstance(kept, _WithoutTrace) for kept in logger.filters):
-        logger.addFilter(_WithoutTrace())

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from contracts import columns as c
@@ -23,13 +24,29 @@ from contracts.wire import (
     ReleaseResponse,
 )
 from contracts.wire_compare import CompareRequest, ReleasesResponse
+from contracts.wire_related import (
+    BoughtTogetherRequest,
+    BoughtTogetherResponse,
+    RelatedRequest,
+    SimilarRequest,
+    SimilarResponse,
+)
+from contracts.wire_search import ItemResponse, SearchRequest, SearchResponse
 from features.state import StateEvent
 from services.comparison import OtherReleases
-from services.engine import Answer, Engine, micros
+from services.deadlines import BoundedReads, Deadline
+from services.engine import NONE, STATES, Answer, Engine, Place
+from services.history import micros
 from services.holder import Holder
 from services.journal import Journal, RecentIds
+from services.metrics import Metrics, looked_up
 from services.problems import NoReleaseError
+from services.related import similar_response, together_response, unwanted_of
+from services.searching import Searching
+from services.searching import response as found_response
 from services.shoppers import ShopperEvent, Shoppers
+from services.stages import Stages
+from services.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +71,14 @@ class Serving:
         clock: Clock,
         states: str,
         others: OtherReleases,
+        searching: Searching | None = None,
+        metrics: Metrics | None = None,
+        state_budget_seconds: float = 0.0,
+        budget_seconds: float = math.inf,
     ) -> None:
+        """`state_budget_seconds`: a slower read of a shopper's history is done without; 0: never.
+        `budget_seconds`: a list that took longer does without what it can do without.
+        """
         self._holder = holder
         self._shoppers = shoppers
         self._pseudonymiser = pseudonymiser
@@ -62,7 +86,11 @@ class Serving:
         self._predictions = predictions
         self._clock = clock
         self._states = states
+        self._reads = BoundedReads(state_budget_seconds)
+        self._budget_seconds = budget_seconds
         self._others = others
+        self._searching = searching or Searching()
+        self._metrics = metrics
         self._recent = RecentIds()
         self._taking = threading.Lock()
         self._complain_at = 0.0
@@ -72,6 +100,10 @@ class Serving:
     def start(self) -> None:
         """Load what there is to serve, and start the threads."""
         self._holder.start()
+        engine = self._holder.current.engine
+        if engine.release is not None or engine.shelf is not None:
+            self._searching.shelf_of(engine)  # begins an index where there is none
+        self._warm_states()
         self._ticker.start()
 
     def close(self) -> None:
@@ -81,6 +113,7 @@ class Serving:
         self._holder.stop()
         self._events.close()
         self._predictions.close()
+        self._reads.close()
         self._shoppers.close()
 
     def recommend(self, request: RecommendRequest) -> RecommendResponse:
@@ -92,10 +125,76 @@ class Serving:
         engine = self._holder.current.engine
         user, session = self._people(request.user_id, request.session_id)
         now = request.at.astimezone(UTC) if request.at else self._clock()
-        answer = engine.recommend(request, self._state(user, session), now)
+        deadline, stages = Deadline(self._budget_seconds), Stages()
+        with stages.stage("state"):
+            state, skipped = self._known(user, session)
+        answer = engine.recommend(
+            request, state, now, skipped=skipped, deadline=deadline, stages=stages
+        )
         request_id = uuid.uuid4().hex
-        self._predictions.buffer(_prediction_lines(engine, answer, request_id, user, session, now))
-        return engine.response(answer, request_id)
+        with stages.stage("respond"):
+            lines = _prediction_lines(engine, answer, request_id, user, session, now)
+            self._predictions.buffer(lines)
+            response = engine.response(answer, request_id)
+        self._count("/v1/recommend", answer, stages)
+        return response
+
+    def similar(self, request: SimilarRequest) -> SimilarResponse:
+        """Answer with substitutes of an item; raises NoReleaseError as `recommend` does."""
+        engine, user, session, now = self._asked(request)
+        stages = Stages()
+        with stages.stage("state"):
+            unwanted = unwanted_of(self._state(user, session), now)
+        with stages.stage("rank"):
+            answer = engine.related.similar(request, unwanted)
+        with stages.stage("respond"):
+            head = self._logged(engine, answer, user, session, now)
+            response = similar_response(answer, engine.described, head)
+        self._count("/v1/similar", answer, stages)
+        return response
+
+    def bought_together(self, request: BoughtTogetherRequest) -> BoughtTogetherResponse:
+        """Answer with complements of a cart; raises NoReleaseError as `recommend` does."""
+        engine, user, session, now = self._asked(request)
+        stages = Stages()
+        with stages.stage("state"):
+            unwanted = unwanted_of(self._state(user, session), now)
+        with stages.stage("rank"):
+            found = engine.related.together(request, unwanted)
+        with stages.stage("respond"):
+            head = self._logged(engine, found.answer, user, session, now)
+            response = together_response(found, engine.described, head)
+        self._count("/v1/bought_together", found.answer, stages)
+        return response
+
+    def search(self, request: SearchRequest) -> SearchResponse:
+        """Answer one search from the engine of this moment; log what was answered.
+
+        Raises:
+            NoReleaseError: there is neither a release nor a snapshot.
+        """
+        engine, user, session, now = self._asked(request)
+        deadline, stages = Deadline(self._budget_seconds), Stages()
+        with stages.stage("state"):
+            state, skipped = self._known(user, session)
+        with stages.stage("rank"):
+            found = self._searching.find(
+                engine, request, state, now, skipped=skipped, deadline=deadline
+            )
+        with stages.stage("respond"):
+            answer = found_response(engine, found, uuid.uuid4().hex)
+            places = [Place(item.item_id, item.score, [], []) for item in answer.items]
+            listed = Answer(places, answer.rung)
+            lines = _prediction_lines(engine, listed, answer.request_id, user, session, now)
+            self._predictions.buffer([
+                {**line, c.POSITION: line[c.POSITION] + request.offset} for line in lines
+            ])
+        self._count("/v1/search", listed, stages)
+        return answer
+
+    def item(self, item_id: str) -> ItemResponse:
+        """Say what is known of an item; raises NotFoundError where nothing is."""
+        return self._searching.item(self._holder.current.engine, item_id)
 
     def compare(self, request: CompareRequest) -> RecommendResponse:
         """Answer one request from the release it names; nobody is shown it, nothing is logged.
@@ -107,7 +206,8 @@ class Serving:
         engine = self._others.engine(request.release, self._holder.current.engine)
         user, session = self._people(request.user_id, request.session_id)
         now = request.at.astimezone(UTC) if request.at else self._clock()
-        answer = engine.recommend(request, self._state(user, session), now)
+        state, skipped = self._known(user, session)
+        answer = engine.recommend(request, state, now, skipped=skipped)
         return engine.response(answer, uuid.uuid4().hex)
 
     def releases(self) -> ReleasesResponse:
@@ -145,8 +245,27 @@ class Serving:
             "data_end": card.get("data_end"),
             "serves": release.recommender.serves if release else None,
             "retrievers": list(release.recommender.stage.names) if release else [],
+            "rules": held.engine.rules.digest,
+            "rules_error": held.engine.rules.error,
             "states": self._states,
         })
+
+    def looked_up(self, journal: Path, workers: Workers) -> str:
+        """Return what /metrics shows beyond counters: what is served, how old it is, what waits.
+
+        journal   the folder of the segments
+        """
+        held, now = self._holder.current, self._clock()
+        card = held.engine.release.card if held.engine.release else {}
+        data_end, shelf = card.get("data_end"), held.engine.shelf
+        ages = {
+            "release_data": _seconds_since(datetime.fromisoformat(data_end), now)
+            if data_end
+            else None,
+            "snapshot": _seconds_since(shelf.now, now) if shelf else None,
+        }
+        served = [(worker.release or NONE, worker.snapshot or NONE) for worker in workers.live()]
+        return looked_up(journal, served=served, ages=ages)
 
     def need_release(self) -> str:
         """Return the release that is loaded; raise NoReleaseError before the first."""
@@ -158,6 +277,38 @@ class Serving:
             )
         return held.engine.version
 
+    def _asked(
+        self, request: RelatedRequest | SearchRequest
+    ) -> tuple[Engine, str | None, str | None, datetime]:
+        """Return the engine of this moment, the pseudonyms of who asks, and the moment."""
+        user, session = self._people(request.user_id, request.session_id)
+        now = request.at.astimezone(UTC) if request.at else self._clock()
+        return self._holder.current.engine, user, session, now
+
+    def _count(self, endpoint: str, answer: Answer, stages: Stages) -> None:
+        if self._metrics is not None:
+            self._metrics.answered(
+                endpoint,
+                rung=answer.rung,
+                items=len(answer.places),
+                ranked=answer.n_ranked,
+                stages=stages.milliseconds,
+                skipped=answer.skipped,
+            )
+
+    def _logged(
+        self,
+        engine: Engine,
+        answer: Answer,
+        user: str | None,
+        session: str | None,
+        now: datetime,
+    ) -> dict[str, str]:
+        """Log an answer; return what its response begins with."""
+        request_id = uuid.uuid4().hex
+        self._predictions.buffer(_prediction_lines(engine, answer, request_id, user, session, now))
+        return {"request_id": request_id, "release": engine.version, "snapshot": engine.snapshot}
+
     def _people(self, user: str | None, session: str | None) -> tuple[str | None, str | None]:
         """Return pseudonyms: raw ids go no further than here; blank ids are nobody's."""
         one = self._pseudonymiser.one
@@ -167,15 +318,29 @@ class Serving:
             one(session, "session") if session else None,
         )
 
-    def _state(self, user: str | None, session: str | None) -> UserState:
-        if user is None and session is None:
-            return EMPTY_STATE
+    def _warm_states(self) -> None:
+        """Read once for nobody: the first read opens the store, and takes longer than a shopper is
+        made to wait.
+        """
         try:
-            return self._shoppers.state(user, session)
-        # The store is down or not made yet: the request's own events still count.
+            self._shoppers.state("", None)
+        # Down or not made yet: requests find out for themselves.
         except Exception as error:
             self._complain("read", error)
-            return EMPTY_STATE
+
+    def _state(self, user: str | None, session: str | None) -> UserState:
+        return self._known(user, session)[0]
+
+    def _known(self, user: str | None, session: str | None) -> tuple[UserState, tuple[str, ...]]:
+        """Return what is stored of who asks, and the stages that were skipped."""
+        if user is None and session is None:
+            return EMPTY_STATE, ()
+        try:
+            return self._reads.read(lambda: self._shoppers.state(user, session)), ()
+        # The store is down, slow or not made yet: the request's own events still count.
+        except Exception as error:
+            self._complain("read", error)
+            return EMPTY_STATE, (STATES,)
 
     def _line(self, event: Event, now: datetime) -> dict[str, Any]:
         """Return an event as the journal keeps it: columns of `interactions`, ids pseudonyms."""
@@ -221,8 +386,15 @@ class Serving:
 
     def _tick(self) -> None:
         while not self._stop.wait(TICK_SECONDS):
-            self._events.tick()
-            self._predictions.tick()
+            for journal in (self._events, self._predictions):
+                journal.tick()
+                if self._metrics is not None:
+                    seconds, rows = journal.waiting()
+                    self._metrics.journal(journal.kind, seconds=seconds, rows=rows)
+
+
+def _seconds_since(moment: datetime, now: datetime) -> float:
+    return max(0.0, (now - moment).total_seconds())
 
 
 def _shopper_event(line: dict[str, Any]) -> ShopperEvent:

@@ -2,7 +2,7 @@
 segment.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ from contracts.wire_filters import Filters
 from models.base import PAD, Catalogue, IntArray
 from models.data import ItemIndex, catalogue_from_arrow
 from models.ranking.inputs import ItemFeatures
+from models.ranking.item_traits import ItemTraits
+from models.search.engine import SearchIndex
 from models.search.filters import Filters as ItemFilters
 from models.search.filters import ItemFacts
 
@@ -36,6 +38,10 @@ class Shelf:
     popular    (S,) int32, places of the available items first, the most wanted of them first
     ages_days  (S,) float32, since the shop has the item, at the snapshot's midnight
     texts      what the catalogue says of the items, a row each, in the same order
+    facts      categories, brands, tags and prices of the items, for filters
+    popularity (S, 2) int64, weighted events of the last 7 and 28 days before `now`
+    search     the search index of the items, where one was published with them
+    hidden     (S,) bool, what the shop's rules hide everywhere; None: nothing
     """
 
     id: str
@@ -50,14 +56,29 @@ class Shelf:
     popular: IntArray
     ages_days: NDArray[np.float32]
     texts: pa.Table
+    facts: ItemFacts
+    popularity: NDArray[np.int64]
+    search: SearchIndex | None = None
+    hidden: NDArray[np.bool_] | None = None
 
     @cached_property
-    def facts(self) -> ItemFacts:
-        """Categories, brands, tags and prices of the items, for filters."""
-        return ItemFacts(catalogue_from_arrow(self.texts))
+    def traits(self) -> ItemTraits:
+        """Categories, brands, variants and words of the items, for rules and variety."""
+        return ItemTraits(self.texts)
+
+    def without(self, hidden: NDArray[np.bool_]) -> "Shelf":
+        """Return the shelf of a shop that hides some items, (S,) bool: nothing shows them."""
+        if not hidden.any():
+            return self
+        return replace(
+            self,
+            available=self.available & ~hidden,
+            popular=self.popular[~hidden[self.popular]],
+            hidden=hidden,
+        )
 
     def matching(self, wanted: Filters) -> NDArray[np.bool_]:
-        """Return which items meet a request's filters, (S,), by place."""
+        """Return which items meet a request's filters, (S,), by place; no hidden one does."""
         filters = ItemFilters(
             tuple(wanted.categories),
             tuple(wanted.brands),
@@ -65,7 +86,10 @@ class Shelf:
             wanted.price_min,
             wanted.price_max,
         )
-        return self.facts.mask(filters, self.available if wanted.in_stock else None)
+        shown = self.available if wanted.in_stock else None
+        if shown is None and self.hidden is not None:
+            shown = ~self.hidden
+        return self.facts.mask(filters, shown)
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -127,7 +151,7 @@ def load_shelf(snapshot: "Snapshot") -> Shelf:
     from features.snapshot import feature_matrix
 
     items = snapshot.items()
-    available = items[c.AVAILABLE].to_numpy()
+    available, texts = items[c.AVAILABLE].to_numpy(), items.select(_TEXTS)
     order = np.lexsort((
         np.arange(items.num_rows),  # ties in the snapshot's order: by item id
         -items[c.POPULARITY_28D].to_numpy(),
@@ -145,7 +169,11 @@ def load_shelf(snapshot: "Snapshot") -> Shelf:
         segments=_segments(items[c.CATEGORY].to_pylist()),
         popular=order[available[order]].astype(np.int32),
         ages_days=items[c.AGE_DAYS].to_numpy(),
-        texts=items.select(_TEXTS),
+        texts=texts,
+        facts=ItemFacts(catalogue_from_arrow(texts)),
+        popularity=np.column_stack([
+            items[name].to_numpy() for name in (c.POPULARITY_7D, c.POPULARITY_28D)
+        ]),
     )
 
 

@@ -11,12 +11,18 @@ from contracts.errors import NotFoundError, SettingsError
 from contracts.pseudonyms import Pseudonymiser
 from contracts.settings import Settings
 from contracts.wire_compare import ListedRelease
+from models.search.engine import SearchConfig
+from models.search.stored import INDEX
 from services.comparison import OtherReleases
-from services.engine import Engine, Release, Rules, load_release
+from services.engine import Engine, Release, load_release
 from services.front_door import check_environment
 from services.holder import Held, Holder
 from services.journal import Journal
+from services.metrics import worker_metrics
 from services.registry import BUNDLE, Releases, read_card
+from services.rules_source import rules_source
+from services.search_index import search_config, with_index
+from services.searching import Searching
 from services.serving import Serving
 from services.shelf import Shelf, load_shelf
 from services.shoppers import Logins, MemoryStates, Shoppers, StateStore
@@ -66,9 +72,26 @@ def open_serving(settings: Settings, *, bento_models: Sequence[Path] = ()) -> Se
         clock=_clock(settings, alone=alone),
         states="memory" if alone else "feature_store",
         others=_bento_releases(settings, bento_models) if alone else _home_releases(settings),
+        searching=Searching.of(settings.search),
+        metrics=worker_metrics(),
+        state_budget_seconds=settings.serving.state_budget_ms / 1000,
+        budget_seconds=settings.serving.budget_ms / 1000,
     )
     serving.start()
     return serving
+
+
+def open_engine(settings: Settings) -> Engine:
+    """Return the engine of an installation at this moment: its champion, snapshot and rules."""
+    releases = Releases(settings.registry)
+    pointer, shelf = releases.champion(), None
+    release = None
+    if pointer is not None:
+        version = pointer.version
+        release = load_release(version, releases.path(version), releases.card(version))
+    if _snapshot_id(settings.features) is not None:
+        shelf = _load_current(settings.features, search_config(settings.search))
+    return Engine(release, shelf, rules_source(settings).read())
 
 
 def _feature_store(settings: Settings) -> StateStore:
@@ -97,6 +120,7 @@ def _clock(settings: Settings, *, alone: bool) -> Callable[[], datetime]:
 def _home_holder(settings: Settings, boot: str) -> Holder:
     """Watch the champion and the snapshot of an installation; report to its registry."""
     releases, workers = Releases(settings.registry), Workers(settings.registry / "workers")
+    rules = rules_source(settings)
     started, address = process_started(), f"{settings.service.host}:{settings.service.port}"
 
     def wanted_release() -> str | None:
@@ -117,6 +141,7 @@ def _home_holder(settings: Settings, boot: str) -> Holder:
             address=address,
             error=held.error,
             wanted=held.wanted,
+            rules=held.engine.rules.digest,
         )
         workers.write(report)
 
@@ -124,8 +149,10 @@ def _home_holder(settings: Settings, boot: str) -> Holder:
         wanted_release=wanted_release,
         load_release=load,
         wanted_shelf=lambda: _snapshot_id(settings.features),
-        load_shelf=lambda _: _load_current(settings.features),
-        make_engine=_engine_maker(settings),
+        load_shelf=lambda _: _load_current(settings.features, search_config(settings.search)),
+        make_engine=Engine,
+        wanted_rules=rules.wanted,
+        load_rules=rules.load,
         published=published,
         withdrawn=lambda: workers.remove(os.getpid(), boot),
         poll_seconds=settings.service.poll_seconds,
@@ -150,7 +177,7 @@ def _home_releases(settings: Settings) -> OtherReleases:
     def load(version: str) -> Release:
         return load_release(version, releases.path(version), releases.card(version))
 
-    return OtherReleases(listed, load, _engine_maker(settings))
+    return OtherReleases(listed, load, Engine)
 
 
 def _bento_releases(settings: Settings, models: Sequence[Path]) -> OtherReleases:
@@ -169,7 +196,7 @@ def _bento_releases(settings: Settings, models: Sequence[Path]) -> OtherReleases
             raise NotFoundError(f"unknown release {asked!r}; this Bento holds {version} alone")
         return load_release(version, bundle, card)
 
-    return OtherReleases(lambda: [listed], load, _engine_maker(settings))
+    return OtherReleases(lambda: [listed], load, Engine)
 
 
 def _bento_release(models: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
@@ -184,6 +211,8 @@ def _bento_holder(settings: Settings, models: Sequence[Path]) -> Holder:
     bundle, card = _bento_release(models)
     version = str(card["version"])
 
+    rules = rules_source(settings)
+
     def nothing(_: str) -> Shelf:
         raise NotFoundError("a Bento has no catalogue snapshot")
 
@@ -192,18 +221,13 @@ def _bento_holder(settings: Settings, models: Sequence[Path]) -> Holder:
         load_release=lambda _: load_release(version, bundle, card),
         wanted_shelf=lambda: None,
         load_shelf=nothing,
-        make_engine=_engine_maker(settings),
+        make_engine=Engine,
+        wanted_rules=rules.wanted,
+        load_rules=rules.load,
         published=lambda _: None,
         withdrawn=lambda: None,
         poll_seconds=settings.service.poll_seconds,
     )
-
-
-def _engine_maker(settings: Settings) -> Callable[[Release | None, Shelf | None], Engine]:
-    """Return what joins a release and a snapshot under the shop's rules."""
-    serving = settings.serving
-    rules = Rules(serving.new_item_share, serving.new_item_days)
-    return lambda release, shelf: Engine(release, shelf, rules)
 
 
 def _snapshot_id(root: Path) -> str | None:
@@ -215,10 +239,10 @@ def _snapshot_id(root: Path) -> str | None:
     return snapshot.id if snapshot else None
 
 
-def _load_current(root: Path) -> Shelf:
+def _load_current(root: Path, config: SearchConfig) -> Shelf:
     from features.snapshot import current_snapshot
 
     snapshot = current_snapshot(root)
     if snapshot is None:
         raise NotFoundError(f"no catalogue snapshot in {root}; publish one: amalgam materialize")
-    return load_shelf(snapshot)
+    return with_index(load_shelf(snapshot), snapshot.path.parent / INDEX, config)

@@ -18,6 +18,7 @@ class WorkerReport:
     """One worker's own words; `started` (epoch seconds) tells a reused pid from the first.
 
     release    version answered from, None before the first is loaded
+    rules      digest of the shop's rules in use, `none` without any
     error      why the release that the champion pointer names could not be loaded, and which it was
     """
 
@@ -30,6 +31,7 @@ class WorkerReport:
     address: str
     error: str | None = None
     wanted: str | None = None
+    rules: str | None = None
 
 
 class Workers:
@@ -61,7 +63,11 @@ class Workers:
         return sorted(found, key=lambda report: report.pid)
 
     def wait(
-        self, version: str, timeout_s: float, *, what: Literal["release", "snapshot"] = "release"
+        self,
+        version: str,
+        timeout_s: float,
+        *,
+        what: Literal["release", "snapshot", "rules"] = "release",
     ) -> list[WorkerReport]:
         """Wait until every live worker reports `version`, and return them ([] when none runs).
 

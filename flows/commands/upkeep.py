@@ -45,6 +45,12 @@ def _told(outcome: dict[str, Any]) -> str:
         for kind, found in outcome["freed"].items()
     ]
     lines.append(f"{outcome['rows_expired']:,} rows of quarantine {would}expired")
+    dropped, kept = outcome["releases"]["deleted"], outcome["releases"]["kept"]
+    if dropped:
+        names = ", ".join(found["version"] for found in dropped)
+        lines.append(f"releases {would}deleted: {names}; kept: {', '.join(kept)}")
+    if services := outcome["releases"]["feature_services"]:
+        lines.append(f"feature services {would}deleted: {', '.join(services)}")
     lines += [
         f"  {found['table']}: {found['files_before']:,} files -> {found['files_after']:,}, "
         f"{found['bytes_before']:,} bytes -> {found['bytes_after']:,}"

@@ -19,8 +19,9 @@ def move_champion(
     from services.registry import Releases
 
     releases = Releases(settings.registry)
+    before = releases.champion()
     pointer = releases.promote(version, who=who, why=why, now=now, override=override)
-    return _served(releases, pointer)
+    return _served(releases, before, pointer)
 
 
 def return_champion(
@@ -30,12 +31,17 @@ def return_champion(
     from services.registry import Releases
 
     releases = Releases(settings.registry)
-    return _served(releases, releases.rollback(version, who=who, why=why, now=now))
+    before = releases.champion()
+    return _served(releases, before, releases.rollback(version, who=who, why=why, now=now))
 
 
-def _served(releases: "Releases", pointer: "ChampionPointer") -> dict[str, Any]:
+def _served(
+    releases: "Releases", before: "ChampionPointer | None", pointer: "ChampionPointer"
+) -> dict[str, Any]:
     workers = releases.wait_until_served(pointer.version, SERVED_SECONDS)
     return {
+        "action": pointer.action,
+        "moved": before is None or before.revision != pointer.revision,
         "version": pointer.version,
         "previous": pointer.previous,
         "who": pointer.who,

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.atomic import write_json
@@ -11,6 +12,8 @@ from flows.steps.outcome import tell
 from flows.steps.pushed import settle_pushed
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from features.sources import LakeFiles
     from lake.store import Lake
 
@@ -75,9 +78,20 @@ def publish_snapshot(settings: Settings, now: datetime) -> str:
         root=settings.features,
         cache=settings.features / ITEM_FACTS,
         memory_limit=settings.building.memory_limit or None,
+        beside=_store_index,
     )
     Releases(settings.registry).workers.wait(snapshot, SERVED_SECONDS, what="snapshot")
     return snapshot
+
+
+def _store_index(folder: Path, items: "pa.Table") -> None:
+    """Write the search index of a snapshot that is about to be published into its folder."""
+    from models.search.stored import INDEX, store_index
+
+    # Names of snapshots begin with their moment. No pointer is asked: it may be what is damaged.
+    others = sorted(path for path in folder.parent.glob(f"*/{INDEX}") if path.parent != folder)
+    built = store_index(items, folder / INDEX, others[-1] if others else None)
+    tell("the search index is new" if built else "the search index fits still: equal texts")
 
 
 def _since_last_build(

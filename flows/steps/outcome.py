@@ -50,9 +50,17 @@ def tell(message: str) -> None:
     logging.getLogger(LOGGER).info(message)
 
 
-def keep_outcome(settings: Settings, run_id: str, outcome: dict[str, Any]) -> dict[str, Any]:
-    """Write what came of a flow run to reports/runs/, and return it."""
+def keep_outcome(
+    settings: Settings, run_id: str, outcome: dict[str, Any], *, flow: str | None = None
+) -> dict[str, Any]:
+    """Write what came of a flow run to reports/runs/, and return it.
+
+    As the newest of its `flow`, with the moment it `ended` by the clock, to reports/last/ too.
+    """
     write_json(outcome_path(settings, run_id), outcome)
+    if flow is not None:
+        ended = {"ended": datetime.now(UTC).isoformat()}
+        write_json(settings.reports / "last" / f"{flow}.json", outcome | ended)
     return outcome
 
 

@@ -146,7 +146,11 @@ def pack_release(
         card = {
             "metrics": headline(metrics),
             "data_end": now,
-            "config": settings.model_dump(mode="json", exclude={"home", "demo"}),
+            # An address that is posted to may be a secret.
+            "config": settings.model_dump(
+                mode="json",
+                exclude={"home": True, "demo": True, "operations": {"webhook_url"}},
+            ),
             "data_versions": history.versions,
             "data_rows": {"events": len(history.events), "items": len(history.items)},
             "verdict": metrics["verdict"],

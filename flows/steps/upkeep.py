@@ -14,6 +14,7 @@ from contracts import columns as c
 from contracts.settings import Settings
 from contracts.tables import FILES
 from flows.steps.data import one_taker
+from flows.steps.releases import drop_releases
 
 if TYPE_CHECKING:
     from lake.store import Lake
@@ -67,10 +68,15 @@ def free_space(settings: Settings, now: datetime, *, dry_run: bool = False) -> d
     with one_taker(lake):
         landed = _landed_before(settings, lake, clock)
         freed["landed files past retention"] = _delete(landed, dry_run=dry_run)
+    releases = drop_releases(settings, now, dry_run=dry_run)
+    gone = releases["deleted"]
+    freed["releases past retention"] = Freed(
+        sum(found["files"] for found in gone), sum(found["bytes"] for found in gone)
+    )
     freed["leftovers of killed runs"] = _delete(
         _left_behind(settings.home, clock - LEFT_BEHIND), dry_run=dry_run
     )
-    return _outcome(tables, freed, expired, dry_run=dry_run)
+    return _outcome(tables, freed, expired, dry_run=dry_run) | {"releases": releases}
 
 
 def _outcome(

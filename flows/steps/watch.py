@@ -1,97 +1,169 @@
 """Steps that watch: the reference a release carries, and the drift of the newest window from it."""
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from pathlib import Path
+from collections.abc import Collection
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from contracts import columns as c
 from contracts.errors import NotFoundError
 from contracts.settings import Settings
-from flows.steps.history import History, read_history
+from flows.steps.data import lake_files
+from flows.steps.history import History, no_items, read_history
+from flows.steps.outcome import tell
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
 
-REFERENCE = "reference.parquet"
+    from monitoring.profile import Profile
+    from monitoring.served import Served
+    from services.registry import Releases
+
+PROFILE = "profile.json"
+SEED = 0
+"""Of the calibration: equal data and settings give equal limits."""
 
 
-def add_reference(settings: Settings, history: History, now: datetime, bundle: Path) -> None:
-    """Put the window before `now` into a bundle: what later drift is measured against."""
-    import pyarrow.parquet as pq
-
+def add_reference(settings: Settings, history: History, now: datetime, bundle: "Path") -> None:
+    """Put the days before `now`, summed up, into a bundle: what drift is measured against."""
     from models.artifacts import verify_manifest, write_manifest
-    from monitoring.windows import make_reference
+    from monitoring.profile import make_profile
 
     extra = verify_manifest(bundle)
-    pq.write_table(make_reference(_window(settings, history, now)), bundle / REFERENCE)
+    profile = make_profile(history.events, history.items, now, settings.monitor, seed=SEED)
+    profile.save(bundle / PROFILE)
     write_manifest(bundle, extra)
 
 
 def measure_drift(settings: Settings, now: datetime) -> dict[str, Any]:
-    """Compare the window before `now` with the champion's reference; decide whether to retrain."""
-    import pyarrow.parquet as pq
+    """Compare the window before `now` with the champion's reference; decide whether to retrain.
 
+    Only events since the champion's data end are read, and what was served since then and in the
+    weeks before.
+    """
     from monitoring.decision import decide
-    from monitoring.drift import drift_report
-    from monitoring.windows import window_of
+    from monitoring.drift import check_drift
+    from monitoring.events import count
+    from monitoring.page import write_page
+    from monitoring.profile import day_of
     from services.registry import Releases
 
     releases = Releases(settings.registry)
     champion = releases.champion()
     if champion is None:
         raise NotFoundError("there is no champion to compare with yet; first run: amalgam train")
-    reference = pq.read_table(releases.path(champion.version) / REFERENCE)
-    top_items = window_of(reference).top_items
-    page = settings.reports / "drift" / f"{now:%Y%m%dT%H%M%S}-release-{champion.version}.html"
-    summary = drift_report(
-        reference,
-        _window(settings, read_history(settings, now), now, top_items=top_items),
+    version = champion.version
+    data_end = datetime.fromisoformat(releases.card(version)["data_end"])
+    profile, notes = _profile(settings, releases, version, data_end)
+    since, today = profile.days.before, day_of(now)
+    items = _items(settings, now)
+    recent, bots = count(
+        profile.learnt, _events(settings, since, today), items, since=since, before=today
+    )
+    served = _served(settings, items, version, now, {bot.shopper for bot in bots})
+    checked = check_drift(
+        profile,
+        recent,
+        bots,
+        served,
+        settings.monitor,
+        now=now,
+        release=version,
+        notes=notes,
+        seed=SEED,
+    )
+    page = settings.reports / "drift" / f"{now:%Y%m%dT%H%M%S}-release-{version}.html"
+    write_page(
+        checked,
         settings.monitor,
         workspace=settings.reports / "evidently",
         html=page,
         now=now,
-        release=champion.version,
+        keep_days=settings.upkeep.keep_reports_days,
     )
-    data_end = datetime.fromisoformat(releases.card(champion.version)["data_end"])
-    decision = decide(summary, champion_data_end=data_end, now=now, settings=settings.monitor)
-    return summary.to_dict() | {
-        "release": champion.version,
+    decision = decide(
+        checked.summary,
+        champion_data_end=data_end,
+        now=now,
+        settings=settings.monitor,
+        trainings=[found.data_end for found in releases.list() if found.data_end is not None],
+    )
+    return checked.summary.to_dict() | {
+        "release": version,
         "retrain": decision.retrain,
+        "blocked": decision.blocked,
         "reasons": list(decision.reasons),
-        "markdown": summary.markdown(),
+        "markdown": checked.summary.markdown(),
         "report": str(page),
     }
 
 
-def _window(
-    settings: Settings,
-    history: History,
-    now: datetime,
-    *,
-    top_items: Sequence[str] | None = None,
-) -> "pa.Table":
-    """Return the drift frame of the window that ends at `now`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def _profile(
+    settings: Settings, releases: "Releases", version: str, data_end: datetime
+) -> tuple["Profile", list[str]]:
+    """Return the release's profile; where it has none, one made from the lake, and say so."""
+    from monitoring.profile import Profile, make_profile
 
-    from contracts.tables import TIMESTAMP
-    from monitoring.windows import drift_frame
+    path = releases.path(version) / PROFILE
+    if path.exists():
+        return Profile.load(path), []
+    note = (
+        f"Release {version} carries no reference profile (it is older than these): its data was "
+        "read from the lake once more. The next training writes one."
+    )
+    tell(note)
+    history = read_history(settings, data_end)
+    made = make_profile(history.events, history.items, data_end, settings.monitor, seed=SEED)
+    return made, [note]
 
-    since = now - timedelta(days=settings.monitor.window_days)
-    events = history.events
-    earlier = events.filter(pc.less(events[c.EVENT_TIMESTAMP], pa.scalar(since, TIMESTAMP)))
-    newest = history.items.sort_by(c.VALID_FROM).group_by(c.ITEM_ID, use_threads=False)
-    return drift_frame(
-        events,
-        newest.aggregate([(c.CATEGORY, "last"), (c.PRICE, "last")]).rename_columns([
-            c.ITEM_ID,
-            c.CATEGORY,
-            c.PRICE,
-        ]),
-        since=since,
+
+def _events(settings: Settings, since: int, before: int) -> "pa.Table":
+    """Return the shoppers' events on days [since, before)."""
+    from features.shoppers import shopper_events
+    from monitoring.profile import midnight_of
+
+    return shopper_events(
+        lake_files(settings), since=midnight_of(since), before=midnight_of(before)
+    )
+
+
+def _items(settings: Settings, now: datetime) -> "pa.Table":
+    from lake.store import Lake
+
+    lake = Lake(settings.lake)
+    return lake.read("items", before=now) if lake.version("items") is not None else no_items()
+
+
+def _served(
+    settings: Settings, items: "pa.Table", version: str, now: datetime, bots: Collection[str]
+) -> "Served | None":
+    """Count what was served in the window and the weeks before it; None where nothing was."""
+    from lake.store import Lake
+    from monitoring.profile import day_of, midnight_of
+    from monitoring.served import count_served
+
+    lake, monitor = Lake(settings.lake), settings.monitor
+    window_first = day_of(now) - monitor.window_days
+    since = window_first - monitor.reference_days
+    first = midnight_of(since)
+    predictions = lake.read("prediction_log", since=first, before=midnight_of(day_of(now)))
+    if not len(predictions):
+        return None
+    events = lake.read(
+        "interactions",
+        since=first,
         before=now,
-        known_items=earlier[c.ITEM_ID].unique(),
-        known_users=earlier[c.USER_ID].unique(),
-        top_items=top_items,
+        columns=[c.REQUEST_ID, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIMESTAMP],
+    )
+    return count_served(
+        predictions,
+        events,
+        items,
+        release=version,
+        since=since,
+        window_first=window_first,
+        now=now,
+        attribution_hours=monitor.attribution_hours,
+        bots=bots,
     )

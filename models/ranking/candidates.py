@@ -12,18 +12,24 @@ from numpy.typing import NDArray
 from models.base import PAD, Candidates, FloatArray, Histories, IntArray, Retriever
 from models.ranking.keys import PairSet, row_starts
 from models.ranking.pair_features import OwnItems
-from models.retrieval.topk import top_k
+from models.retrieval.block_scores import BlockScores, HistoryBlock
+from models.retrieval.topk import top_k_of
 
 HISTORY: Final = "history"
 """Name of the source that proposes the shopper's own recent items."""
+SMALL: Final = 4096
+"""Items that are all scored for a list where no more may be in it."""
 
 
 class ScoredBlock:
-    """One block of histories under every retriever; dense scores are computed once and used for all
-    questions.
+    """One block of histories under every retriever; what each says of it is found once and used for
+    all questions.
 
-    A retriever that has `score_all` is asked once a block (its recommend is the top-k of it, as the
-    conformance suite holds); any other is asked through `recommend` and `score`.
+    A retriever that has `block_scores` is opened once a block; any other is asked through
+    `recommend` and `score`. Where no more than SMALL items may be listed, each of these is scored;
+    above, a list is made as the retriever can, without the items that score 0. So how a list is
+    made depends on the items alone: a query gets the same one alone and in a batch, in the service
+    and in an evaluation.
     """
 
     def __init__(
@@ -31,12 +37,19 @@ class ScoredBlock:
         retrievers: Mapping[str, Retriever],
         histories: Histories,
         available: NDArray[np.bool_] | None = None,
+        n_items: int | None = None,
     ) -> None:
-        """`available` (I,): no list holds another item, though any can be scored."""
+        """`available` (I,): no list holds another item, though any can be scored. `n_items`, I, is
+        needed where retrievers have `block_scores`.
+        """
         self._retrievers = retrievers
         self._histories = histories
         self._available = available
-        self._dense: dict[str, FloatArray] = {}
+        self._n_items = n_items
+        self._block = HistoryBlock(histories)
+        self._opened: dict[str, BlockScores | None] = {}
+        self._lists: dict[tuple[int, int], _Listed] = {}
+        self._keys: list[tuple[IntArray | None, NDArray[np.bool_] | None]] = []
 
     def top(
         self,
@@ -46,16 +59,35 @@ class ScoredBlock:
         only: NDArray[np.bool_] | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """Return the (B, k) best items of one retriever and their scores, PAD and -inf where none
-        are left; with `only` (I,), of these items alone.
+        are left; with `only` (I,), of these items alone. Items that score 0 may be left out.
         """
-        listed = _both(self._available, only)
-        dense = self._scores(name)
-        if dense is None:
-            left_out = self._with_unlisted(exclude, listed)
+        opened = self._open(name)
+        if opened is None:
+            left_out = self._with_unlisted(exclude, _both(self._available, only))
             return self._retrievers[name].recommend(self._histories, k, left_out)
-        if listed is not None:
-            dense = np.where(listed, dense, np.float32(-np.inf))
-        return top_k(dense, k, exclude)
+        listed = self._listed(exclude, only)
+        if listed.few is None:
+            return opened.top(k, listed.allowed)
+        few = np.broadcast_to(listed.few, (len(self._histories), len(listed.few)))
+        scores = np.where(listed.allowed[:, listed.few], opened.score(few), np.float32(-np.inf))
+        return top_k_of(few, scores, k)
+
+    def allowed(self, exclude: IntArray | None) -> NDArray[np.bool_]:
+        """Return which items a list may hold, (B, I), or (1, I) for all rows alike."""
+        return self._listed(exclude, None).allowed
+
+    def _listed(self, exclude: IntArray | None, only: NDArray[np.bool_] | None) -> "_Listed":
+        """Return what a list may hold; the same marks are not made twice."""
+        key = (id(exclude), id(only))
+        made = self._lists.get(key)
+        if made is None:
+            assert self._n_items is not None  # whoever opens retrievers knows the catalogue
+            shared = _both(self._available, only)
+            made = _Listed.of(exclude, shared, self._n_items)
+            # What the key tells by its identity is kept, or another array could come to have it.
+            self._lists[key] = made
+            self._keys.append((exclude, only))
+        return made
 
     def _with_unlisted(
         self, exclude: IntArray | None, listed: NDArray[np.bool_] | None
@@ -68,19 +100,41 @@ class ScoredBlock:
 
     def score(self, name: str, items: IntArray) -> FloatArray:
         """Return one retriever's scores of (B, C) items, -inf for PAD."""
-        dense = self._scores(name)
-        if dense is None:
+        opened = self._open(name)
+        if opened is None:
             return self._retrievers[name].score(self._histories, items)
-        found = np.take_along_axis(dense, np.maximum(items, 0), axis=1)
-        return np.where(items == PAD, np.float32(-np.inf), found)
+        return opened.score(items)
 
-    def _scores(self, name: str) -> FloatArray | None:
-        if name not in self._dense:
-            score_all = getattr(self._retrievers[name], "score_all", None)
-            if score_all is None:
-                return None
-            self._dense[name] = score_all(self._histories)
-        return self._dense[name]
+    def _open(self, name: str) -> BlockScores | None:
+        if name not in self._opened:
+            block_scores = getattr(self._retrievers[name], "block_scores", None)
+            self._opened[name] = None if block_scores is None else block_scores(self._block)
+        return self._opened[name]
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Which items lists may hold: (B, I), or (1, I) for all alike; `few` are the ones to score, all
+    of them, where they are no more than SMALL before what single rows exclude.
+    """
+
+    allowed: NDArray[np.bool_]
+    few: IntArray | None
+
+    @classmethod
+    def of(
+        cls, exclude: IntArray | None, shared: NDArray[np.bool_] | None, n_items: int
+    ) -> "_Listed":
+        listed = np.ones(n_items, bool) if shared is None else shared
+        few = None
+        if np.count_nonzero(listed) <= SMALL:
+            few = np.flatnonzero(listed).astype(np.int32)
+        allowed = listed[None, :]
+        if exclude is not None:
+            allowed = np.repeat(allowed, len(exclude), axis=0)
+            rows, places = np.nonzero(exclude != PAD)
+            allowed[rows, exclude[rows, places]] = False
+        return cls(allowed, few)
 
 
 def _both(

@@ -69,10 +69,10 @@ class CoVisits:
         last = _last_distinct(histories.items[:, -LAST_ITEMS:])
         rows, places = np.nonzero(last != PAD)
         sources = last[rows, places]
-        starts = self.table.indptr.astype(np.int64)
-        lengths = np.diff(starts)[sources]
+        starts = self.table.indptr[sources].astype(np.int64)
+        lengths = self.table.indptr[sources + 1] - starts
         owner = np.repeat(rows, lengths)
-        first = np.repeat(starts[sources] - (np.cumsum(lengths) - lengths), lengths)
+        first = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
         entries = first + np.arange(len(owner))
         values = self.table.data[entries]
         pairs = PairSet.of(owner, self.table.indices[entries], max(self.table.shape[1], 1))

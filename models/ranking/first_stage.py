@@ -122,7 +122,7 @@ class FirstStage:
         question = Question(
             stage=self,
             inputs=inputs,
-            block=ScoredBlock(self.retrievers, retrieved, available),
+            block=ScoredBlock(self.retrievers, retrieved, available, len(self.catalogue)),
             own=OwnItems.of(inputs.histories, self._weights, len(self.catalogue)),
             exclude=exclude,
             available=available,
@@ -271,12 +271,9 @@ class Question:
         """Return (B, I) or (1, I) marks of what must not be answered, None where nothing is ruled
         out.
         """
-        if self.exclude is None:
-            return None if self.available is None else ~self.available[None, :]
-        banned = np.zeros((len(self.inputs), len(self.stage.catalogue)), bool)
-        rows, places = np.nonzero(self.exclude != PAD)
-        banned[rows, self.exclude[rows, places]] = True
-        return banned if self.available is None else banned | ~self.available
+        if self.exclude is None and self.available is None:
+            return None
+        return ~self.block.allowed(self.exclude)
 
 
 def _first_of_each(items: IntArray) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ and service.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -69,6 +70,7 @@ def rank_names(sources: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{name}__rank" for name in sources)
 
 
+@lru_cache
 def base_names(sources: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of what the base scores alone say, in order."""
     return (
@@ -84,6 +86,7 @@ def feature_names(sources: tuple[str, ...], item_features: tuple[str, ...]) -> t
     return (*base_names(sources), *_other_names(item_features))
 
 
+@lru_cache
 def _other_names(item_features: tuple[str, ...]) -> tuple[str, ...]:
     item = (f"{ITEM_PREFIX}{name}" for name in item_features)
     return (*PAIR_FEATURES, *USER_FEATURES, *item)

@@ -45,9 +45,13 @@ class Labels:
         codes[has] = self.codes[self.offsets[:-1][has]]
         return codes
 
+    def numbers(self, items: IntArray) -> Places:
+        """Return how many labels each of (N,) items carries."""
+        return self.offsets[items + 1] - self.offsets[items]
+
     def carried(self, items: IntArray) -> tuple[Places, IntArray]:
         """Return the codes that (N,) items carry, and the place in `items` of each."""
-        lengths = np.diff(self.offsets)[items]
+        lengths = self.numbers(items)
         places = np.repeat(np.arange(len(items)), lengths)
         first = np.repeat(self.offsets[items] - (np.cumsum(lengths) - lengths), lengths)
         return places, self.codes[first + np.arange(len(places))]

@@ -100,8 +100,27 @@ class LambdaMART:
         mask = frame.mask
         scores = np.full(mask.shape, -np.inf, np.float32)
         values = frame.values if frame.names == self._names else frame.columns(self._names)
+        if mask.all():
+            return self._predict(values.reshape(-1, len(self._names))).reshape(mask.shape)
         scores[mask] = self._predict(values[mask])
         return scores
+
+    def contributions(self, frame: Frame) -> FloatArray:
+        """Return (N, F + 1): what each feature of the training adds to the score of each candidate
+        of a frame, in order, and last what it starts from. They sum to the score.
+
+        Exact Shapley values of the trees (TreeSHAP, Lundberg et al. 2020); about 0.05 ms a
+        candidate and hundred trees of depth 6.
+        """
+        values = frame.columns(self._names)[frame.mask]
+        if len(values) == 0:
+            return np.empty((0, len(self._names) + 1), np.float32)
+        found: FloatArray = self._booster.predict(
+            xgb.DMatrix(values, feature_names=list(self._names), nthread=1),
+            pred_contribs=True,
+            iteration_range=(0, self.n_rounds),
+        )
+        return found
 
     def _predict(self, values: FloatArray) -> FloatArray:
         if len(values) == 0:

@@ -226,7 +226,7 @@ def _tag_affinity(items: IntArray, own: OwnItems, tags: Labels) -> FloatArray:
     places, codes = tags.carried(flat)
     found = liked.pairs.find_at(places // items.shape[1], codes)
     sums = np.bincount(places, weights=gather(liked.weights, found, 0.0), minlength=len(flat))
-    number = np.diff(tags.offsets)[flat]
+    number = tags.numbers(flat)
     means = np.where(number > 0, sums / np.maximum(number, 1), np.nan)
     return means.reshape(items.shape).astype(np.float32)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from contracts.errors import BadInputError
@@ -66,6 +67,11 @@ class Stacking:
     def score_rows(self, rows: RankRows) -> FloatArray:
         """Score (N,) rows."""
         return self._of(_columns(rows, tuple(self.coefficients)))
+
+    def terms(self, z: FloatArray, ranks: FloatArray) -> NDArray[np.float64]:
+        """Return what each source adds to a score, (N, S), of its (N, S) z-scores and ranks."""
+        by_z, by_rank = np.array(list(self.coefficients.values())).reshape(-1, 2).T
+        return np.asarray(by_z * z + by_rank * (_RANK_OFFSET / (_RANK_OFFSET + ranks)))
 
     def _of(self, values: FloatArray) -> FloatArray:
         by_z, by_rank = zip(*self.coefficients.values(), strict=True)

@@ -15,6 +15,7 @@ from models.artifacts import load_json, save_json
 from models.base import PAD, Candidates, Catalogue, FloatArray, IntArray
 from models.config import load_config
 from models.data import ItemIndex, load_catalogue, save_catalogue
+from models.ranking.bought_together import BoughtTogether
 from models.ranking.config import RecipeConfig
 from models.ranking.covisits import CoVisits
 from models.ranking.first_stage import FirstStage, Question
@@ -30,6 +31,7 @@ KEPT_PER_PLACE: Final = 3
 """Items that each retriever proposes for a place that a quota keeps; the best of all are taken."""
 CONFIG_FILE: Final = "config"
 COVISITS: Final = "covisits"
+BOUGHT_TOGETHER: Final = "bought_together"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Ranked:
     items        (B, k) int32, item_index        sources      (B, k, S) bool, who proposed the item
     scores       (B, k) float32, -inf for PAD    base_scores  (B, k, S) float32, what each says of
     it source_names the S names: the retrievers, then "history"
+    n_ranked     candidates that a fusion scored, of all B queries; 0 where one part serves alone
     """
 
     items: IntArray
@@ -46,6 +49,7 @@ class Ranked:
     sources: NDArray[np.bool_]
     base_scores: FloatArray
     source_names: tuple[str, ...]
+    n_ranked: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,14 @@ class TwoStageRecommender:
     `base:ease`.
 
     Equal inputs give equal lists, byte for byte; equal scores go to the smaller item_index. A
-    shopper without a history gets what the fusion makes of the popular items.
+    shopper without a history gets what the fusion makes of the popular items. `complements`, what
+    is bought together, is not part of the lists; a release made without it knows none.
     """
 
     stage: FirstStage
     serves: str
     fusion: Fusion | None = None
+    complements: BoughtTogether | None = None
 
     def __post_init__(self) -> None:
         """Refuse a `serves` that the parts cannot serve (BadInputError)."""
@@ -88,7 +94,12 @@ class TwoStageRecommender:
 
         What the retrievers say of its own items for a history of them stays equal, byte for byte.
         """
-        return replace(self, stage=self.stage.with_items(added))
+        known = self.complements
+        return replace(
+            self,
+            stage=self.stage.with_items(added),
+            complements=None if known is None else known.extended(len(added)),
+        )
 
     def recommend(
         self,
@@ -130,17 +141,38 @@ class TwoStageRecommender:
         k: int,
         candidates: int | None = None,
         quota: Quota | None = None,
+        depth: int | None = None,
     ) -> Ranked:
-        """Answer one block that is open already."""
+        """Answer one block that is open already.
+
+        With `depth`, so many of what is ranked for a list of k are returned, not k alone: what
+        else is made of a list then changes no score.
+        """
         if quota is not None and quota.places(k) == 0:
             quota = None
+        width = max(k, depth or k)
+        kept = quota
+        if quota is not None and width > k:
+            kept = Quota(quota.marked, quota.places(k) / width)
         if self.fusion is None or self.serves.startswith(BASE):
-            return self._base(question, self.serves.partition(":")[2], k, quota)
+            return self._base(question, self.serves.partition(":")[2], width, kept)
+        found = self.candidates(question, k, candidates, quota)
+        scores = self.fusion.score(base_frame(found), question.widen)
+        n_ranked = int(np.count_nonzero(found.items != PAD))
+        return replace(top_of(found, scores, width, kept), n_ranked=n_ranked)
+
+    def candidates(
+        self,
+        question: Question,
+        k: int,
+        candidates: int | None = None,
+        quota: Quota | None = None,
+    ) -> Candidates:
+        """Return what `answer` ranks for the same arguments."""
         limit = candidates or self.stage.config.max_candidates
         kept_for = None if quota is None else quota.marked
         n_kept = 0 if quota is None else KEPT_PER_PLACE * quota.places(k)
-        found = question.candidates(limit, at_least=k, kept_for=kept_for, n_kept=n_kept)
-        return top_of(found, self.fusion.score(base_frame(found), question.widen), k, quota)
+        return question.candidates(limit, at_least=k, kept_for=kept_for, n_kept=n_kept)
 
     def _base(self, question: Question, name: str, k: int, quota: Quota | None) -> Ranked:
         items, scores, own = question.base_list(name, k)
@@ -154,7 +186,8 @@ class TwoStageRecommender:
         return Ranked(items, scores, sources, base.scores, names)
 
     def save(self, folder: Path, extra: Mapping[str, Any] | None = None) -> None:
-        """Write models/<name>/, ranker/, covisits/, catalogue.parquet, config.json below `folder`.
+        """Write models/<name>/, ranker/, covisits/, bought_together/, catalogue.parquet and
+        config.json below `folder`.
 
         `extra` entries go into config.json beside `describe()`.
         """
@@ -164,6 +197,8 @@ class TwoStageRecommender:
             self.fusion.save(folder / "ranker")
         if self.stage.covisits is not None:
             self.stage.covisits.save(folder / COVISITS)
+        if self.complements is not None:
+            self.complements.save(folder / BOUGHT_TOGETHER)
         save_catalogue(folder, self.stage.catalogue)
         save_json(folder, CONFIG_FILE, {**(extra or {}), **self.describe()})
 
@@ -176,6 +211,7 @@ class TwoStageRecommender:
             "feature_version": FEATURE_VERSION,
             "item_features": list(self.item_features),
             COVISITS: self.stage.covisits is not None,
+            BOUGHT_TOGETHER: self.complements is not None,
             "recipe": self.stage.config.to_json(),
         }
 
@@ -206,7 +242,10 @@ class TwoStageRecommender:
             config=load_config(RecipeConfig, recipe, where=f"{folder}:recipe"),
             covisits=CoVisits.load(folder / COVISITS) if saved.get(COVISITS) else None,
         )
-        return cls(stage, serves, load_fusion(folder / "ranker") if fused else None)
+        fusion = load_fusion(folder / "ranker") if fused else None
+        has_pairs = bool(saved.get(BOUGHT_TOGETHER))
+        known = BoughtTogether.load(folder / BOUGHT_TOGETHER) if has_pairs else None
+        return cls(stage, serves, fusion, known)
 
 
 def top_of(
@@ -299,6 +338,7 @@ def _joined(parts: list[Ranked]) -> Ranked:
         sources=np.concatenate([part.sources for part in parts]),
         base_scores=np.concatenate([part.base_scores for part in parts]),
         source_names=parts[0].source_names,
+        n_ranked=sum(part.n_ranked for part in parts),
     )
 
 

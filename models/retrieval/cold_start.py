@@ -176,7 +176,9 @@ def _encoder_of(data: TrainingData, seed: int) -> Text:
             return encoder
     config = TextConfig(embedding_size=CONTENT_SIZE)
     weights = np.ones(int(data.event_types.max(initial=0)) + 1, np.float32)
-    encoder = Text(config).fit(data, event_weights=weights, seed=seed).encoder()
+    text = Text(config)
+    text.search_from = data.n_items + 1  # it is fitted to encode, not to be searched
+    encoder = text.fit(data, event_weights=weights, seed=seed).encoder()
     _encoders[:] = [(weakref.ref(data.catalogue), seed, weakref.ref(encoder))]
     return encoder
 

@@ -14,6 +14,8 @@ from contracts.errors import BadInputError, CorruptError, NotFittedError
 from models.artifacts import load_arrays, load_json, save_arrays, save_json
 from models.base import PAD, Catalogue, FloatArray, Histories, IntArray, TrainingData
 from models.config import load_config
+from models.retrieval.block_scores import BlockScores, DenseScores, HistoryBlock
+from models.retrieval.item_search import LEAST_VECTORS
 from models.retrieval.topk import rows_per_block, top_k
 from models.training_run import TrainingRun
 
@@ -35,6 +37,8 @@ class DenseRetriever(ABC):
 
     run: TrainingRun = TrainingRun()
     """How `fit` is carried out: progress, checkpoints, when to stop; set before it."""
+    search_from: int = LEAST_VECTORS
+    """Item vectors from which they are found through an inverted file; set before `fit`."""
     n_items: int
     """Size of the catalogue that was fitted."""
     n_added: int = 0
@@ -158,6 +162,17 @@ class DenseRetriever(ABC):
             scores[rows] = self._all(histories[rows])
         return scores
 
+    def block_scores(self, block: HistoryBlock) -> BlockScores:
+        """Open one block of histories: what is asked of it next is answered without looking at the
+        whole catalogue, where the model can.
+        """
+        self._require_fitted("block_scores")
+        return self._block_scores(block)
+
+    def _block_scores(self, block: HistoryBlock) -> BlockScores:
+        """Open a block; a model that need not score all items overrides it."""
+        return DenseScores(self.score_all(block.histories))
+
     def save(self, folder: Path) -> None:
         """Write arrays and config below `folder` (made if missing), without pickle.
 
@@ -198,7 +213,10 @@ class DenseRetriever(ABC):
 
     def _all(self, histories: Histories) -> FloatArray:
         """Score one block, (B, size)."""
-        scores = self._scores(histories)
+        return self._padded(self._scores(histories))
+
+    def _padded(self, scores: FloatArray) -> FloatArray:
+        """Return (B, size) scores: 0 for the added items of which the model knows nothing."""
         missing = self.size - scores.shape[1]
         return np.pad(scores, ((0, 0), (0, missing))) if missing else scores
 

@@ -1,8 +1,9 @@
 """EASE: a linear item-to-item model in closed form."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 from scipy import linalg, sparse
@@ -10,6 +11,7 @@ from scipy import linalg, sparse
 from contracts.errors import SettingsError
 from models.artifacts import load_arrays, load_csr, save_arrays, save_csr
 from models.base import Catalogue, FloatArray, Histories, TrainingData
+from models.retrieval.block_scores import BlockScores, HistoryBlock, SparseScores
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.ease_sparse import solve_restricted
 from models.retrieval.matrices import user_items
@@ -61,6 +63,7 @@ class EASE(DenseRetriever):
     config: EASEConfig
 
     def _fit(self, data: TrainingData, seed: int) -> None:
+        self.__dict__.pop("_whole", None)  # of another fit
         matrix = user_items(data, self.event_weights)
         if self.config.attribute_weight:
             rows = attribute_rows(data.catalogue, self.config.attribute_weight)
@@ -83,6 +86,24 @@ class EASE(DenseRetriever):
         scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
         scores[:, self._known] = found
         return scores
+
+    def _block_scores(self, block: HistoryBlock) -> BlockScores:
+        if isinstance(self._weights, np.ndarray):
+            return super()._block_scores(block)
+        profile = block.profiles(self.event_weights, self.config.recency, self.n_items)
+        return SparseScores(profile, self._whole, self.size)
+
+    @cached_property
+    def _whole(self) -> sparse.csr_array:
+        """The sparse weights by item: (I, I)."""
+        weights = cast(sparse.csr_array, self._weights)
+        if len(self._known) == self.n_items:
+            return weights
+        lengths = np.zeros(self.n_items, np.int64)
+        lengths[self._known] = np.diff(weights.indptr)
+        indptr = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+        parts = (weights.data, self._known[weights.indices], indptr)
+        return sparse.csr_array(parts, shape=(self.n_items, self.n_items))
 
     def _save(self, folder: Path) -> None:
         if isinstance(self._weights, np.ndarray):

@@ -30,7 +30,8 @@ def solve_restricted(matrix: sparse.csr_array, reg: float, n_neighbours: int) ->
         block = near[start : start + step]
         found[start : start + step] = _solve(block, start, keys, gram.data, squares, reg, size)
     columns, places = np.nonzero(near >= 0)
-    entries = (found[columns, places], (near[columns, places], columns))
+    at = (near[columns, places].astype(np.int32), columns.astype(np.int32))
+    entries = (found[columns, places], at)
     return sparse.csr_array(entries, shape=(size, size), dtype=np.float32)
 
 

@@ -16,11 +16,13 @@ from torch import Tensor
 from models.artifacts import load_arrays, save_arrays
 from models.base import Catalogue, FloatArray, Histories, TrainingData
 from models.device import DeviceName, choose_device
+from models.retrieval.block_scores import BlockScores, DenseScores, HistoryBlock, VectorScores
 from models.retrieval.cold_start import ContentMap, event_counts
 from models.retrieval.dense import DenseRetriever
+from models.retrieval.item_search import ItemSearch, built_search
 from models.retrieval.item_vectors import ItemVectors
 from models.retrieval.matrices import length_batches, user_items
-from models.retrieval.weighting import Recency, profiles
+from models.retrieval.weighting import Recency
 from models.training import DivergedError, scoped
 from models.training_run import EpochDone
 
@@ -89,7 +91,8 @@ class IALS(DenseRetriever):
     name: ClassVar[str] = "ials"
     config_class = IALSConfig
     config: IALSConfig
-    _items: Tensor
+    _gram: FloatArray
+    _search: ItemSearch | None
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         matrix = user_items(data, self.event_weights)
@@ -106,13 +109,17 @@ class IALS(DenseRetriever):
             self._placed = self._map.fill(factors, data.catalogue, counts)
         self._factors = ItemVectors(factors)
         self._prepare()
+        self._search = None
+        if self.n_items >= self.search_from:
+            self._search = built_search(
+                factors, lambda some: self._states(HistoryBlock(some)), data, seed
+            )
 
     def _extend(self, added: Catalogue) -> None:
         if self._map is not None:
             vectors, placed = self._map.place(added)
             self._factors = ItemVectors(self._factors.fitted, vectors)
             self._placed = np.concatenate((self._placed, placed))
-            self._items = torch.cat((self._items, torch.from_numpy(vectors)))
 
     def _alternate(self, matrix: sparse.csr_array, device: torch.device) -> Tensor:
         c = self.config
@@ -160,27 +167,44 @@ class IALS(DenseRetriever):
         return total / max(int(matrix.nnz), 1)
 
     def _prepare(self) -> None:
-        self._items = torch.from_numpy(np.array(self._factors.fitted))
-        # Nobody could have touched a placed item: that nobody did says nothing against it.
-        observed = self._items[torch.from_numpy(~self._placed)]
-        self._gram = observed.T @ observed
+        """Make V'V of the items that were observed: nobody could have touched a placed one, so that
+        nobody did says nothing against it.
+        """
+        factors = self._factors.fitted
+        self._gram = np.zeros((factors.shape[1],) * 2, np.float32)
+        step = max(1, _CELLS // factors.shape[1])
+        for start in range(0, len(factors), step):
+            part = slice(start, start + step)
+            observed = factors[part][~self._placed[part]]
+            self._gram += observed.T @ observed
 
     def _scores(self, histories: Histories) -> FloatArray:
+        return self._factors.dots(self._states(HistoryBlock(histories)))
+
+    def _block_scores(self, block: HistoryBlock) -> BlockScores:
+        states = self._states(block)
+        if self._search is None:
+            return DenseScores(self._padded(self._factors.dots(states)))
+        return VectorScores(states, self._factors, self._search)
+
+    def _states(self, block: HistoryBlock) -> FloatArray:
+        """Return the (B, D) shopper vectors of histories."""
         known = len(self._factors)
-        profile = profiles(histories, self.event_weights, self.config.recency, known)
+        profile = block.profiles(self.event_weights, self.config.recency, known)
         top = float(self.event_weights.max(initial=0)) or 1.0
-        profile.data *= np.float32(self.config.alpha / top)
-        profile.data[self._placed[profile.indices]] *= _PLACED_TRUST
-        with torch.inference_mode():
-            reg = self._reg(profile, self.n_items)
-            unobserved = self.config.unobserved_weight
-            users = _solve_rows(profile, self._items, reg, unobserved, self._gram)
-        return self._factors.dots(users.numpy())
+        weights = profile.data * np.float32(self.config.alpha / top)
+        weights[self._placed[profile.indices]] *= _PLACED_TRUST
+        vectors = self._factors.rows(profile.indices)
+        gram = self.config.unobserved_weight * self._gram
+        reg = self._reg(profile, self.n_items)
+        return _solve_rows(profile.indptr, weights, vectors, reg, gram)
 
     def _save(self, folder: Path) -> None:
         save_arrays(folder, self.name, factors=self._factors.fitted, placed=self._placed)
         if self._map is not None:
             self._map.save(folder)
+        if self._search is not None:
+            self._search.save(folder)
 
     def _load(self, folder: Path) -> None:
         arrays = load_arrays(folder, self.name, mmap=True)
@@ -188,36 +212,36 @@ class IALS(DenseRetriever):
         # A release from before there was a map has placed nothing.
         self._placed = arrays.get("placed", np.zeros(self.n_items, dtype=bool))
         self._map = ContentMap.load(folder)
+        self._search = ItemSearch.load(folder)
         self._prepare()
 
 
 def _solve_rows(
-    matrix: sparse.csr_array,
-    factors: Tensor,
+    indptr: NDArray[np.int32],
+    weights: FloatArray,
+    vectors: FloatArray,
     reg: NDArray[np.float32],
-    unobserved: float,
-    gram: Tensor | None = None,
-) -> Tensor:
-    """Return (rows, D): for each row x minimising sum_j c_j (1 - x.v_j)^2 + w0 x'V'Vx + reg |x|^2.
+    gram: FloatArray,
+) -> FloatArray:
+    """Return (rows, D): for each row x minimising sum_j c_j (1 - x.v_j)^2 + x' gram x + reg |x|^2.
 
-    Where c_j is below 0, |c_j| (0 - x.v_j)^2 takes its place: as surely not this one. Rows of like
-    length are solved together; a row without entries is 0. `gram` is V'V where it is
-    known, or where not all of V is to count in it.
+    Where c_j is below 0, |c_j| (0 - x.v_j)^2 takes its place: as surely not this one. Row r holds
+    the entries indptr[r]:indptr[r + 1] of `weights` (nnz,) and `vectors` (nnz, D). A row without
+    entries is 0. In numpy, whose calls cost less than torch's: this is asked for one shopper at a
+    time.
     """
-    n_rows, size = matrix.shape[0], factors.shape[1]
-    device = factors.device
-    gram = unobserved * (factors.T @ factors if gram is None else gram)  # (D, D)
-    solved = torch.zeros(n_rows, size, device=device)
-    eye = torch.eye(size, device=device)
-    for rows, columns, weights in _entries(matrix, np.diff(matrix.indptr), factors):
-        vectors = _rows_of(factors, columns)
-        weighted = vectors * weights.abs()[..., None]  # (R, W, D)
-        aim = weights.clamp(min=0)[:, None] @ vectors  # (R, 1, W) x (R, W, D) -> (R, 1, D)
-        ridge = torch.from_numpy(reg[rows]).to(device)[:, None, None] * eye
-        systems = weighted.transpose(1, 2) @ vectors + gram + ridge  # (R, D, D)
-        factor = torch.linalg.cholesky(systems)
-        answer = torch.cholesky_solve(aim.transpose(1, 2), factor)[..., 0]
-        solved[torch.from_numpy(rows).to(device)] = answer
+    size, lengths = vectors.shape[1], np.diff(indptr)
+    solved = np.zeros((len(lengths), size), np.float32)
+    for rows, width in length_batches(lengths, size, _CELLS):
+        inside = np.arange(width) < lengths[rows, None]  # (R, W)
+        places = np.where(inside, indptr[rows, None] + np.arange(width), 0)
+        sure = np.where(inside, weights[places], np.float32(0))
+        own = vectors[places]  # (R, W, D)
+        weighted = own * np.abs(sure)[..., None]
+        aim = np.maximum(sure, 0)[:, None] @ own  # (R, 1, W) x (R, W, D) -> (R, 1, D)
+        systems = weighted.transpose(0, 2, 1) @ own + gram  # (R, D, D)
+        systems[:, np.arange(size), np.arange(size)] += reg[rows, None]
+        solved[rows] = np.linalg.solve(systems, aim.transpose(0, 2, 1))[..., 0]
     return solved
 
 

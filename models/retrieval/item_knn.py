@@ -9,6 +9,7 @@ from scipy import sparse
 
 from models.artifacts import load_csr, save_csr
 from models.base import FloatArray, Histories, TrainingData
+from models.retrieval.block_scores import BlockScores, HistoryBlock, SparseScores
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.matrices import pruned_product, user_items
 from models.retrieval.weighting import Recency, profiles
@@ -58,6 +59,10 @@ class ItemKNN(DenseRetriever):
         profile = profiles(histories, self.event_weights, self.config.recency, self.n_items)
         scores: FloatArray = (profile @ self._similar).toarray()  # (B, I) x (I, I) -> (B, I)
         return scores
+
+    def _block_scores(self, block: HistoryBlock) -> BlockScores:
+        profile = block.profiles(self.event_weights, self.config.recency, self.n_items)
+        return SparseScores(profile, self._similar, self.size)
 
     def _save(self, folder: Path) -> None:
         save_csr(folder, "similar", self._similar)

@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from models.artifacts import load_arrays, save_arrays
-from models.base import FloatArray, Histories, TrainingData
+from models.base import Catalogue, FloatArray, Histories, IntArray, TrainingData
+from models.retrieval.block_scores import BlockScores, HistoryBlock, OrderedScores
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.matrices import event_decay
 
@@ -35,6 +36,8 @@ class Popularity(DenseRetriever):
     name: ClassVar[str] = "popularity"
     config_class = PopularityConfig
     config: PopularityConfig
+    _order: IntArray | None = None
+    """Items from the most popular down, made when first asked for."""
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         strength = self.event_weights[data.event_types] * event_decay(
@@ -43,9 +46,19 @@ class Popularity(DenseRetriever):
         counts = np.bincount(data.items, weights=strength, minlength=data.n_items)
         # Who is sent back or disliked more than taken is as unpopular as can be.
         self._popularity = np.log1p(np.maximum(counts, 0)).astype(np.float32)
+        self._order = None
 
     def _scores(self, histories: Histories) -> FloatArray:
         return np.tile(self._popularity, (len(histories), 1))  # (I,) -> (B, I)
+
+    def _block_scores(self, block: HistoryBlock) -> BlockScores:
+        if self._order is None:
+            self._order = np.argsort(-self._popularity, kind="stable").astype(np.int32)
+        return OrderedScores(self._popularity, self._order, len(block))
+
+    def _extend(self, added: Catalogue) -> None:
+        # Nobody took them yet.
+        self._popularity, self._order = np.pad(self._popularity, (0, len(added))), None
 
     def _save(self, folder: Path) -> None:
         save_arrays(folder, self.name, scores=self._popularity)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.retrieval.moving_average import MovingAverage
+from models.retrieval.sasrec_one import OneSASRec
 from models.retrieval.sequence import SequenceNetwork
 
 
@@ -49,10 +50,11 @@ class Block(nn.Module):
             filled = visible[:, 0, -1]  # (B, L): the newest place sees all that is not padding
             smoothed = self.filter(normed, filled, asked)
             mixed = (1 - self.filter_share) * mixed + self.filter_share * smoothed
-        x = x + self.dropout(mixed)
-        hidden = F.relu(self.wide(self.forward_norm(x)))
-        after: Tensor = x + self.dropout(self.narrow(hidden))
-        return after
+        if self.training:
+            mixed = self.dropout(mixed)
+        x = x + mixed
+        narrow: Tensor = self.narrow(F.relu(self.wide(self.forward_norm(x))))
+        return x + (self.dropout(narrow) if self.training else narrow)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, Q, D) -> (B, H, Q, D / H)."""
@@ -66,6 +68,9 @@ class SASRecNetwork(SequenceNetwork):
     Positions are counted from the newest place, so a window may be trimmed on its left without
     effect.
     """
+
+    earlier: Tensor
+    itself: Tensor
 
     def __init__(
         self,
@@ -86,6 +91,10 @@ class SASRecNetwork(SequenceNetwork):
         self.norm = nn.LayerNorm(embedding_size)
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.positions, std=initial_std)
+        # Which place may see which; not saved.
+        ones = torch.ones(length, length, dtype=torch.bool)
+        self.register_buffer("earlier", ones.tril(), persistent=False)
+        self.register_buffer("itself", torch.eye(length, dtype=torch.bool), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
         """(B, L) int64 rows of the embedding, 0 for padding on the left -> (B, L, D) states."""
@@ -103,12 +112,24 @@ class SASRecNetwork(SequenceNetwork):
         states: Tensor = self.norm(self.blocks[-1](x, visible[:, :, -1:])[:, -1])
         return states
 
+    def one(self) -> OneSASRec | None:
+        """Return the same in numpy, for one history at a time; None with filters, which it has not
+        got.
+        """
+        filtered = any(block.filter is not None for block in self.layers())
+        return None if filtered else OneSASRec(self)
+
+    def layers(self) -> list[Block]:
+        """Return the blocks, first to last."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
     def _embedded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, L, D) inputs and which places see which, (B, 1, L, L)."""
         length = rows.shape[1]
-        ones = torch.ones(length, length, dtype=torch.bool, device=rows.device)
+        earlier = self.earlier[:length, :length]
         # Padding sees itself, so that no row of the attention is empty (which would be NaN).
-        itself = torch.eye(length, dtype=torch.bool, device=rows.device)
-        visible = (ones.tril() & (rows != 0)[:, None, :]) | itself
-        x = self.dropout(self.items(rows) * self.input_scale + self.positions[-length:])
+        visible = (earlier & (rows != 0)[:, None, :]) | self.itself[:length, :length]
+        x = self.items(rows) * self.input_scale + self.positions[-length:]
+        if self.training:
+            x = self.dropout(x)
         return x, visible[:, None]

@@ -5,6 +5,7 @@ What SASRec, GRU4Rec and NextItNet have in common: windows, loss, training, scor
 
 import copy
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -21,7 +22,9 @@ from contracts.errors import CorruptError
 from models.artifacts import load_arrays, save_arrays
 from models.base import PAD, Catalogue, FloatArray, Histories, TrainingData
 from models.device import DeviceName, choose_device
+from models.retrieval.block_scores import BlockScores, HistoryBlock, VectorScores
 from models.retrieval.cold_start import ContentMap, event_counts
+from models.retrieval.item_search import ItemSearch, built_search
 from models.retrieval.item_vectors import ItemVectors
 from models.retrieval.sequence_loss import SampledSoftmax
 from models.retrieval.sequence_windows import (
@@ -130,6 +133,12 @@ class SequenceNetwork(nn.Module):
         states: Tensor = self(rows)[:, -1]
         return states
 
+    def one(self) -> Callable[[FloatArray], FloatArray] | None:
+        """Return what gives the (D,) state of a single history from the (L, D) vectors of its items
+        in fewer calls, where a network has that.
+        """
+        return None
+
 
 class SequenceRetriever(TrainedRetriever):
     """score_j = last state . embedding_j, over the items that occur in events.
@@ -145,6 +154,7 @@ class SequenceRetriever(TrainedRetriever):
     config: SequenceConfig
     _net: SequenceNetwork
     _vectors: ItemVectors
+    _search: ItemSearch | None
 
     @abstractmethod
     def _network(self, n_known: int) -> SequenceNetwork:
@@ -186,6 +196,9 @@ class SequenceRetriever(TrainedRetriever):
         if config.cold_start:
             self._place_cold(network, data, seed)
         self._keep(network)
+        self._search = None
+        if len(self._known) >= self.search_from:
+            self._search = built_search(self._vectors.fitted, self._encode, data, seed)
 
     def _place_cold(self, network: SequenceNetwork, data: TrainingData, seed: int) -> None:
         """Give the network a row for each item without events that its texts can place."""
@@ -243,12 +256,14 @@ class SequenceRetriever(TrainedRetriever):
     def _keep(self, network: SequenceNetwork) -> None:
         """Hold the network for scoring: on the CPU, in float32, with the tables numpy needs."""
         self._net = network.to(CPU).float().eval()
+        self._one = self._net.one()
         self._vectors = ItemVectors(self._net.items.weight.detach().numpy()[1:])  # (K, D)
         self._number_rows()
 
     def _number_rows(self) -> None:
         self._rows = np.zeros(self.size + 1, dtype=np.int64)  # the last one is PAD's
         self._rows[self._known] = np.arange(1, len(self._known) + 1)
+        self._places = (self._rows[:-1] - 1).astype(np.int32)  # -1 where an item has no vector
 
     def encode(self, histories: Histories) -> FloatArray:
         """Return the (B, D) state after each history; 0 where nothing in it is known."""
@@ -262,6 +277,11 @@ class SequenceRetriever(TrainedRetriever):
         ordered = canonical(useful_only, self.event_weights, self.size)
         rows = self._rows[ordered.items[:, -self.config.max_length :]]  # (B, L)
         states = np.zeros((len(rows), self.config.embedding_size), dtype=np.float32)
+        if len(rows) == 1 and self._one is not None:
+            known_rows = rows[0, rows[0] != 0]
+            if len(known_rows):
+                states[0] = self._one(self._vectors.rows((known_rows - 1).astype(np.int32)))
+            return states
         # Rows of like length go together, so that little padding is computed.
         order = np.argsort((rows != 0).sum(axis=1), kind="stable")
         filled = order[(rows[order] != 0).any(axis=1)]
@@ -283,11 +303,19 @@ class SequenceRetriever(TrainedRetriever):
             scores[:, self._known] = found
         return scores
 
+    def _block_scores(self, block: HistoryBlock) -> BlockScores:
+        if self._search is None:
+            return super()._block_scores(block)
+        states = self._encode(block.histories)
+        return VectorScores(states, self._vectors, self._search, self._known, self._places)
+
     def _save(self, folder: Path) -> None:
         atomic.write_bytes(self._weights_path(folder), save(self._net.state_dict()))
         save_arrays(folder, self.name, known=self._known)
         if self._map is not None:
             self._map.save(folder)
+        if self._search is not None:
+            self._search.save(folder)
 
     def _load(self, folder: Path) -> None:
         self._known = load_arrays(folder, self.name, mmap=False)["known"]
@@ -300,6 +328,7 @@ class SequenceRetriever(TrainedRetriever):
             raise CorruptError(f"{path}: cannot be read ({error})") from error
         self._keep(network)
         self._map = ContentMap.load(folder)
+        self._search = ItemSearch.load(folder)
 
     def _weights_path(self, folder: Path) -> Path:
         return folder / f"{self.name}.safetensors"

@@ -12,13 +12,15 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.utils.extmath import randomized_svd
 
 from models.artifacts import load_arrays, load_json, save_arrays, save_json
-from models.base import Catalogue, FloatArray, Histories, TrainingData
+from models.base import Catalogue, FloatArray, Histories, IntArray, TrainingData
+from models.retrieval.block_scores import BlockScores, DenseScores, HistoryBlock, VectorScores
 from models.retrieval.dense import DenseRetriever
+from models.retrieval.item_search import ItemSearch, built_search
 from models.retrieval.item_vectors import ItemVectors
 from models.retrieval.matrices import unit_rows
 from models.retrieval.sentences import folder_checksum, sentence_vectors
 from models.retrieval.tokens import attribute_tokens
-from models.retrieval.weighting import Recency, profiles
+from models.retrieval.weighting import Recency
 
 _BUCKETS = 1 << 18
 _ENCODER = "encoder"
@@ -71,6 +73,7 @@ class Text(DenseRetriever):
     config_class = TextConfig
     config: TextConfig
     _added: FloatArray = np.zeros((0, 0), np.float32)
+    _search: ItemSearch | None
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         self._columns, self._idf = np.zeros(0, np.int32), np.zeros(0, np.float32)
@@ -80,6 +83,11 @@ class Text(DenseRetriever):
             self._vectors = self._sentences(data.catalogue)
         else:
             self._learn_words(data, seed)
+        self._search = None
+        if self.n_items >= self.search_from and self._vectors.shape[1]:
+            self._search = built_search(
+                self._vectors, lambda some: self._states(HistoryBlock(some)), data, seed
+            )
 
     def _learn_words(self, data: TrainingData, seed: int) -> None:
         counts = self._counts(data.catalogue)
@@ -106,19 +114,36 @@ class Text(DenseRetriever):
             return self._sentences(catalogue)
         return unit_rows(self._features(self._counts(catalogue)) @ self._components)
 
+    def vectors_of(self, items: IntArray) -> FloatArray:
+        """Return the (C, D) unit vectors of (C,) items, added ones too; zero for PAD."""
+        return ItemVectors(self._vectors, self._added).rows(items)
+
     def encoder(self) -> "Text":
         """Return the encoder alone, which is small: it scores no item."""
         alone = copy.copy(self)
-        alone.n_items, alone._vectors = 0, self._vectors[:0].copy()
+        alone.n_items, alone._vectors, alone._search = 0, self._vectors[:0].copy(), None
         return alone
 
     def _extend(self, added: Catalogue) -> None:
         self._added = self.encode(added)
 
     def _scores(self, histories: Histories) -> FloatArray:
-        vectors = ItemVectors(self._vectors, self._added)
-        profile = profiles(histories, self.event_weights, self.config.recency, len(vectors))
-        return vectors.dots(unit_rows(vectors.sums(profile)))
+        return self._all_vectors().dots(self._states(HistoryBlock(histories)))
+
+    def _block_scores(self, block: HistoryBlock) -> BlockScores:
+        states, vectors = self._states(block), self._all_vectors()
+        if self._search is None:
+            return DenseScores(self._padded(vectors.dots(states)))
+        return VectorScores(states, vectors, self._search)
+
+    def _all_vectors(self) -> ItemVectors:
+        return ItemVectors(self._vectors, self._added)
+
+    def _states(self, block: HistoryBlock) -> FloatArray:
+        """Return the (B, D) unit vectors of histories, 0 where nothing in one has a text."""
+        vectors = self._all_vectors()
+        profile = block.profiles(self.event_weights, self.config.recency, len(vectors))
+        return unit_rows(vectors.sums(profile))
 
     def _save(self, folder: Path) -> None:
         save_arrays(
@@ -131,12 +156,15 @@ class Text(DenseRetriever):
         )
         if self.config.encoder:
             save_json(folder, _ENCODER, {"sha256": self._checksum})
+        if self._search is not None:
+            self._search.save(folder)
 
     def _load(self, folder: Path) -> None:
         arrays = load_arrays(folder, self.name, mmap=True)
         self._columns, self._idf = arrays["columns"], arrays["idf"]
         self._components, self._vectors = arrays["components"], arrays["vectors"]
         self._checksum = load_json(folder, _ENCODER)["sha256"] if self.config.encoder else ""
+        self._search = ItemSearch.load(folder)
 
     def _sentences(self, catalogue: Catalogue) -> FloatArray:
         """Return (I, D) unit vectors of the items' texts by the encoder of the config."""

@@ -8,6 +8,7 @@ from models.base import PAD, FloatArray, IntArray
 
 BLOCK_CELLS = 1 << 23
 """Scores (float32) held at once: 32 MiB, and about four times that while a block is ranked."""
+_FEW = 4
 _SIGN = np.uint32(0x8000_0000)
 _LOW = np.uint64(0xFFFF_FFFF)
 
@@ -35,8 +36,12 @@ def top_k(
     """
     if k < 1:
         raise BadInputError(f"k = {k}: must be at least 1")
-    n_rows, n_items = scores.shape
-    keys = _sortable(scores, exclude)
+    return _best(_sortable(scores, exclude), k)
+
+
+def _best(keys: NDArray[np.uint64], k: int) -> tuple[IntArray, FloatArray]:
+    """Return the items and scores of the (B, k) largest of (B, I) packed keys."""
+    n_rows, n_items = keys.shape
     taken = min(k, n_items)
     if taken < n_items:
         keys = np.partition(keys, n_items - taken, axis=1)[:, n_items - taken :]
@@ -49,16 +54,42 @@ def top_k(
     return items, best
 
 
+def top_k_of(items: IntArray, scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
+    """Return the (B, k) best of (B, C) items, distinct within a row, by their (B, C) scores.
+
+    Ties go to the smaller item. What scores -inf is never returned: PAD and -inf in its place. Cost
+    O(B (C + k log k)), whatever the catalogue.
+
+    >>> found = top_k_of(np.array([[9, 4, 7]], dtype=np.int32), np.array([[1, 1, 0.5]]), 2)
+    >>> found[0].tolist(), found[1].tolist()
+    ([[4, 9]], [[1.0, 1.0]])
+    """
+    if k < 1:
+        raise BadInputError(f"k = {k}: must be at least 1")
+    if len(items) == 1 and items.shape[1] > _FEW * k:
+        # Of one long row, only what reaches the k-th largest score is packed and sorted.
+        least = np.partition(scores[0], -k)[-k]
+        chosen = np.flatnonzero(scores[0] >= least)
+        items, scores = items[:, chosen], scores[:, chosen]
+    return _best(_packed(scores, items.astype(np.uint64)), k)
+
+
 def _sortable(scores: FloatArray, exclude: IntArray | None) -> NDArray[np.uint64]:
     """Pack (B, I) scores and columns into uint64 that sort as (score, -column)."""
-    values = scores.astype(np.float32) + np.float32(0.0)  # a copy in which -0.0 is 0.0
     if exclude is not None:
+        scores = scores.astype(np.float32)
         rows, places = np.nonzero(exclude != PAD)
-        values[rows, exclude[rows, places]] = -np.inf
+        scores[rows, exclude[rows, places]] = -np.inf
+    return _packed(scores, np.arange(scores.shape[1], dtype=np.uint64))
+
+
+def _packed(scores: FloatArray, items: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Pack scores and items into uint64 that sort as (score, -item)."""
+    values = scores.astype(np.float32) + np.float32(0.0)  # a copy in which -0.0 is 0.0
     bits = values.view(np.uint32)
     # IEEE floats sort as integers once negatives are flipped whole and positives get the top bit.
     ordered = np.where(bits & _SIGN, ~bits, bits | _SIGN).astype(np.uint64)
-    return (ordered << np.uint64(32)) | (_LOW - np.arange(scores.shape[1], dtype=np.uint64))
+    return (ordered << np.uint64(32)) | (_LOW - (items & _LOW))
 
 
 def _scores_of(keys: NDArray[np.uint64]) -> FloatArray:

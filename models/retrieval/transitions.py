@@ -9,6 +9,7 @@ from scipy import sparse
 
 from models.artifacts import load_csr, save_csr
 from models.base import FloatArray, Histories, IntArray, TrainingData
+from models.retrieval.block_scores import BlockScores, HistoryBlock, SparseScores
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.matrices import (
     basket_numbers,
@@ -107,6 +108,10 @@ class Transitions(DenseRetriever):
         profile = profiles(histories, self.event_weights, self.config.recency, self.n_items)
         scores: FloatArray = (profile @ self._follows).toarray()  # (B, I) x (I, I) -> (B, I)
         return scores
+
+    def _block_scores(self, block: HistoryBlock) -> BlockScores:
+        profile = block.profiles(self.event_weights, self.config.recency, self.n_items)
+        return SparseScores(profile, self._follows, self.size)
 
     def _save(self, folder: Path) -> None:
         save_csr(folder, "follows", self._follows)

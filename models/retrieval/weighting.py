@@ -145,8 +145,13 @@ def profiles(
     useful = standing(histories, event_weights) & (histories.items < n_items)
     ordered = _in_order(histories, useful)
     weights = recency_weights(ordered, event_weights, recency)
-    rows, places = np.nonzero(weights)
-    columns = ordered.items[rows, places]
+    rows, places = (part.astype(np.int32) for part in np.nonzero(weights))
+    columns = ordered.items[rows, places]  # 32 bits as in tables: a product would widen all of one
+    if len(histories) == 1:  # the same sums, without making two sparse matrices
+        held, inverse = np.unique(columns, return_inverse=True)
+        sums = np.bincount(inverse, weights=weights[0, places], minlength=len(held))
+        parts = (sums.astype(np.float32), held, np.array([0, len(held)], np.int32))
+        return sparse.csr_array(parts, shape=(1, n_items))
     matrix = sparse.csr_array(
         (weights[rows, places], (rows, columns)), shape=(len(histories), n_items)
     )

@@ -9,12 +9,11 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 
 from models.artifacts import load_arrays, save_arrays
 from models.base import Catalogue, FloatArray, IntArray
 from models.retrieval.matrices import unit_rows
-from models.search.lexical import FieldCounts
+from models.search.lexical import FieldCounts, count_terms
 from models.search.terms import grams, terms
 
 SPACES: Final = ("words", "characters")
@@ -127,17 +126,12 @@ class DenseIndex:
 
 def _count_grams(catalogue: Catalogue) -> tuple[tuple[str, ...], sparse.csr_array]:
     """Return the grams of titles and brands, sorted, and their (I, G) counts."""
-    rows = [
+    rows = (
         grams(terms(f"{title} {brand}"), _SHORTEST_GRAM, _LONGEST_GRAM)
         for title, brand in zip(catalogue.titles, catalogue.brands, strict=True)
-    ]
-    names = tuple(sorted({gram for row in rows for gram in row}))
-    numbers = {name: number for number, name in enumerate(names)}
-    columns = np.array([numbers[gram] for row in rows for gram in row], dtype=np.int32)
-    items = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row in rows])
-    ones = np.ones(len(columns), dtype=np.float32)
-    shape = (len(rows), len(names))
-    return names, sparse.csr_array(sparse.coo_array((ones, (items, columns)), shape=shape))
+    )
+    names, (found,) = count_terms([rows])
+    return names, sparse.csr_array(found)
 
 
 def _space(
@@ -156,6 +150,9 @@ def _space(
     if size == 0 or features.nnz == 0:
         components = np.zeros((features.shape[1], 0), dtype=np.float32)
     else:
+        # Only whoever builds an index needs it, so that who only searches loads faster.
+        from sklearn.utils.extmath import randomized_svd
+
         _, _, rows = randomized_svd(features, size, n_iter=3, random_state=seed)
         components = np.ascontiguousarray(rows.T, dtype=np.float32)
     return Space(

@@ -8,16 +8,16 @@ from typing import Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.errors import BadInputError
+from contracts.errors import BadInputError, CorruptError
 from models.base import Catalogue, FloatArray, IntArray
-from models.data import load_catalogue, save_catalogue
 from models.search.dense import DenseConfig, DenseIndex
 from models.search.filters import Facets, Filters, ItemFacts
 from models.search.lexical import LexicalConfig, LexicalIndex, count_fields
 from models.search.query import Query, QueryReader, Slot
 
 Relaxed = Literal["none", "most", "any", "dense"]
-"""How much of the query the matches hold: all, most of its terms, any, or only resemblance."""
+"""How much of the query the matches hold: all, most of its terms, any, or only resemblance: of how
+words are written, or characters of Chinese ones."""
 _MOST: Final = 0.6
 _LEAST_COSINE: Final = 0.05
 """An item that resembles a query less than this is not near it."""
@@ -57,7 +57,8 @@ class SearchResult:
     """A page and what it is a page of.
 
     items      (n,) int32 item_index, best first; n < k only where no more is near
-    scores     (n,) float32, falling
+    scores     (n,) float32, falling; an item that matches has 1 or more
+    matched    (n,) bool: is the item one of the `total`? Those that hold less follow them
     relaxed    how much of the query the `total` matches hold
     total      items that match, of which `facets` count
     rewrites   "searched instead for": (word of the query, term of the catalogue)
@@ -65,6 +66,7 @@ class SearchResult:
 
     items: IntArray
     scores: FloatArray
+    matched: NDArray[np.bool_]
     relaxed: Relaxed
     total: int
     facets: Facets
@@ -89,12 +91,12 @@ class SearchIndex:
     """
 
     def __init__(
-        self, catalogue: Catalogue, lexical: LexicalIndex, dense: DenseIndex, config: SearchConfig
+        self, facts: ItemFacts, lexical: LexicalIndex, dense: DenseIndex, config: SearchConfig
     ) -> None:
-        self.config, self.catalogue = config, catalogue
+        self.config = config
         self._lexical, self._dense = lexical, dense
         self._reader = QueryReader(lexical, config.synonyms)
-        self._facts = ItemFacts(catalogue)
+        self._facts = facts
 
     @classmethod
     def build(cls, catalogue: Catalogue, config: SearchConfig, seed: int) -> Self:
@@ -102,7 +104,12 @@ class SearchIndex:
         counts = count_fields(catalogue)
         lexical = LexicalIndex.weigh(counts, config.lexical)
         dense = DenseIndex.build(catalogue, counts, config.dense, seed)
-        return cls(catalogue, lexical, dense, config)
+        return cls(ItemFacts(catalogue), lexical, dense, config)
+
+    @property
+    def n_items(self) -> int:
+        """Items of the catalogue."""
+        return self._lexical.n_items
 
     def read(self, text: str) -> Query:
         """Return a query as this index understands it."""
@@ -127,11 +134,15 @@ class SearchIndex:
         if not query.slots or not shown.any():
             nothing = np.empty(0, np.int32), np.empty(0, np.float32)
             return self._page(*nothing, "none", np.zeros_like(shown), query)
-        found = self.lexical_scores(query)
-        held = np.where(shown, found.held, 0)
+        found, held = self._held(query, shown)
         needed, relaxed = _needed(int(held.max()), len(query.slots))
         if relaxed == "dense":
-            return self._resembling(query, shown, k)
+            loose = self._reader.characters(text)
+            found, held = self._held(loose, shown)
+            if not held.any():
+                return self._resembling(query, shown, k)
+            needed, _ = _needed(int(held.max()), len(loose.slots))
+            query = loose
         matched = held >= needed
         lexical = np.where(held > 0, found.lexical, 0)
         items = _best(lexical + matched * (lexical.max() + 1), max(self.config.candidates, k))
@@ -179,20 +190,30 @@ class SearchIndex:
         return self._combined(found.lexical, float(found.lexical.max(initial=0)), dense) + matched
 
     def save(self, folder: Path) -> None:
-        """Write arrays and catalogue below `folder`, without pickle."""
-        save_catalogue(folder, self.catalogue)
+        """Write the arrays below `folder`, without pickle. Texts and prices are not among them."""
         self._lexical.save(folder / _LEXICAL)
         self._dense.save(folder / _DENSE)
 
     @classmethod
-    def load(cls, folder: Path, config: SearchConfig) -> Self:
-        """Read back what `save` wrote; arrays are mapped. Raises NotFoundError or CorruptError."""
-        return cls(
-            load_catalogue(folder),
-            LexicalIndex.load(folder / _LEXICAL),
-            DenseIndex.load(folder / _DENSE),
-            config,
-        )
+    def load(cls, folder: Path, config: SearchConfig, facts: ItemFacts) -> Self:
+        """Read back what `save` wrote, arrays mapped, for the same items in the same order, whose
+        prices may be other ones.
+
+        `config` says how to search; what it says of building is not looked at. Raises NotFoundError
+        when nothing was saved there, CorruptError when it is damaged or of other items.
+        """
+        lexical = LexicalIndex.load(folder / _LEXICAL)
+        if lexical.n_items != len(facts):
+            raise CorruptError(
+                f"{folder}: an index of {lexical.n_items} items for a catalogue of {len(facts)}; "
+                "build it again"
+            )
+        return cls(facts, lexical, DenseIndex.load(folder / _DENSE), config)
+
+    def _held(self, query: Query, shown: NDArray[np.bool_]) -> tuple[Scores, NDArray[np.int16]]:
+        """Return the scores of a query, and the slots that each item which may be shown holds."""
+        found = self.lexical_scores(query)
+        return found, np.where(shown, found.held, np.int16(0))
 
     def _slot(self, slot: Slot) -> tuple[IntArray, FloatArray]:
         """Return the items that fill a slot, and the best that each fills it with."""
@@ -223,11 +244,13 @@ class SearchIndex:
         return items, impacts / np.float32(len(numbers))
 
     def _combined(self, lexical: FloatArray, highest: float, dense: FloatArray) -> FloatArray:
-        """Return (1 - w) * BM25 / best BM25 + w * dense."""
+        """Return (1 - w) * BM25 / best BM25 + w * dense, at least 0: so no item that holds less of
+        a query comes before one that holds more.
+        """
         weight = np.float32(self.config.dense_weight)
         scale = np.float32(1 / highest if highest > 0 else 0)
         fused: FloatArray = (1 - weight) * lexical * scale + weight * dense
-        return fused
+        return np.maximum(fused, 0)
 
     def _resembling(self, query: Query, shown: NDArray[np.bool_], k: int) -> SearchResult:
         """Return the items nearest to a query of which no item that may be shown holds a term."""
@@ -247,7 +270,8 @@ class SearchIndex:
         query: Query,
     ) -> SearchResult:
         facets = self._facts.facets(matched, self.config.facet_names)
-        return SearchResult(items, scores, relaxed, int(matched.sum()), facets, query.rewrites)
+        total = int(matched.sum())
+        return SearchResult(items, scores, matched[items], relaxed, total, facets, query.rewrites)
 
 
 def _needed(most_held: int, n_slots: int) -> tuple[int, Relaxed]:

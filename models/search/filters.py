@@ -50,11 +50,14 @@ class ItemFacts:
     """Category levels, brands, tags and prices of I items as codes, for masks and counts."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        paths = [category_levels(category) for category in catalogue.categories]
-        self._categories = _Codes(paths)
+        levels = {path: category_levels(path) for path in set(catalogue.categories)}
+        self._categories = _Codes([levels[path] for path in catalogue.categories])
         self._brands = _Codes([[brand] if brand else [] for brand in catalogue.brands])
         self._tags = _Codes(catalogue.tags)
         self._prices = catalogue.prices
+
+    def __len__(self) -> int:
+        return len(self._prices)
 
     def mask(self, filters: Filters, available: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """Return which items may be shown, (I,).

@@ -1,5 +1,6 @@
 """BM25F over an inverted index in arrays: which items hold a term, and what it is worth there."""
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -82,7 +83,7 @@ class LexicalIndex:
             weight = getattr(config, name)
             if weight == 0 or matrix.nnz == 0:
                 continue
-            lengths = matrix.sum(axis=1)  # (I,)
+            lengths = matrix.sum(axis=1, dtype=np.float64)  # (I,)
             norm = 1 - config.b + config.b * lengths / lengths.mean()
             factors = weight / np.maximum(norm, np.finfo(np.float64).tiny)
             scaled = matrix.copy()
@@ -160,21 +161,37 @@ def count_fields(catalogue: Catalogue) -> FieldCounts:
         "tags": (" \n ".join(tags) for tags in catalogue.tags),
         "description": catalogue.descriptions,
     }
-    split = {name: [terms(text) for text in texts[name]] for name in FIELDS}
-    vocabulary = sorted({term for rows in split.values() for row in rows for term in row})
-    numbers = {term: number for number, term in enumerate(vocabulary)}
-    shape = (len(catalogue), len(vocabulary))
-    return FieldCounts(
-        tuple(vocabulary),
-        len(catalogue),
-        {name: _counted(rows, numbers, shape) for name, rows in split.items()},
-    )
+    vocabulary, counted = count_terms([map(terms, texts[name]) for name in FIELDS])
+    fields = {name: sparse.csc_array(matrix) for name, matrix in zip(FIELDS, counted, strict=True)}
+    return FieldCounts(vocabulary, len(catalogue), fields)
 
 
-def _counted(
-    rows: list[list[str]], numbers: dict[str, int], shape: tuple[int, int]
-) -> sparse.csc_array:
-    columns = np.array([numbers[term] for row in rows for term in row], dtype=np.int32)
-    items = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row) for row in rows])
-    ones = np.ones(len(columns), dtype=np.float64)
-    return sparse.csc_array(sparse.coo_array((ones, (items, columns)), shape=shape))
+def count_terms(
+    groups: Sequence[Iterable[Sequence[str]]],
+) -> tuple[tuple[str, ...], list[sparse.coo_array]]:
+    """Return the terms of all groups of rows, in byte order, and the (rows, terms) occurrences of
+    each group, float32 ones; a term that occurs twice in a row is there twice.
+
+    Rows are read one at a time, so memory is that of the result, four bytes an occurrence.
+    """
+    numbers: dict[str, int] = {}
+    found: list[tuple[array[int], array[int]]] = []
+    for rows in groups:
+        codes, sizes = array("i"), array("i")
+        for row in rows:
+            codes.extend([numbers.setdefault(term, len(numbers)) for term in row])
+            sizes.append(len(row))
+        found.append((codes, sizes))
+    vocabulary = tuple(sorted(numbers))
+    places = np.empty(len(vocabulary), dtype=np.int32)
+    places[[numbers[term] for term in vocabulary]] = np.arange(len(vocabulary), dtype=np.int32)
+    return vocabulary, [_occurrences(places, codes, sizes) for codes, sizes in found]
+
+
+def _occurrences(
+    places: NDArray[np.int32], codes: "array[int]", sizes: "array[int]"
+) -> sparse.coo_array:
+    columns = places[np.asarray(codes, np.int32)]
+    rows = np.repeat(np.arange(len(sizes), dtype=np.int32), np.asarray(sizes, np.int32))
+    shape = (len(sizes), len(places))
+    return sparse.coo_array((np.ones(len(columns), np.float32), (rows, columns)), shape=shape)

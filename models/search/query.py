@@ -9,7 +9,7 @@ from models.search.spelling import Speller
 from models.search.terms import is_cjk, stem, terms, words
 
 _STOP_WORDS: Final = frozenset(
-    "a an and at by for from in is it of on or that the this to with 的 了 和".split()
+    "a an and at by for from in is it my of on or our that the this to with your 的 了 和".split()
 )
 _SHORTEST_PART = 3
 _SYNONYM_WEIGHT, _SPLIT_WEIGHT = 0.8, 0.5
@@ -55,7 +55,7 @@ class QueryReader:
         self._speller = Speller(index.vocabulary, index.frequencies())
         self._synonyms: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
         for group in synonyms:
-            members = [tuple(terms(member)) for member in group]
+            members = [found for member in group if (found := tuple(terms(member)))]
             for member in members:
                 others = [other for other in members if other != member]
                 self._synonyms.setdefault(member, []).extend(others)
@@ -69,7 +69,7 @@ class QueryReader:
         filled = [self._own(term) for term in kept]
         for place, alternative in (*self._joined(kept), *self._synonymous(kept)):
             filled[place].append(alternative)
-        rewrites, compared = [], []
+        rewrites, compared = self._mended(kept, filled), []
         for word, term, own in zip(written, kept, filled, strict=True):
             near = [] if own else self._speller.nearest(word) or self._speller.nearest(term)
             own += [Alternative((number,)) for number in near]
@@ -78,6 +78,31 @@ class QueryReader:
             compared += instead or [term]
         slots = tuple(Slot(term, tuple(own)) for term, own in zip(kept, filled, strict=True))
         return Query(slots, tuple(compared), tuple(rewrites))
+
+    def characters(self, text: str) -> Query:
+        """Return what a CJK query asks for if each of its characters may stand in any pair."""
+        found = dict.fromkeys("".join(word for word in words(text)[:_MAX_TERMS] if is_cjk(word)))
+        slots = [
+            Slot(one, tuple(Alternative((number,)) for number in self._speller.holding(one)))
+            for one in found
+        ]
+        return Query(tuple(slots), tuple(found), ())
+
+    def _mended(self, kept: list[str], filled: list[list[Alternative]]) -> list[tuple[str, str]]:
+        """Fill both pairs around a wrong CJK character; return what was put for what."""
+        rewrites = []
+        for place, (left, right) in enumerate(zip(kept, kept[1:], strict=False)):
+            pairs = (
+                is_cjk(left) and is_cjk(right) and len(left) == len(right) and left[1:] == right[:1]
+            )
+            if not pairs or filled[place] or filled[place + 1]:
+                continue
+            numbers = self._speller.between(left[0], right[-1])
+            if numbers is not None:
+                filled[place].append(Alternative((numbers[0],)))
+                filled[place + 1].append(Alternative((numbers[1],)))
+                rewrites.append((left, self._index.vocabulary[numbers[0]]))
+        return rewrites
 
     def _own(self, term: str) -> list[Alternative]:
         """Return the term itself where it is known, and the two words it may be made of."""

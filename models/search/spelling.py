@@ -38,20 +38,41 @@ class Speller:
         """Return the numbers of the terms nearest to one that the index lacks; [] when none is.
 
         A CJK character alone: the most frequent terms that hold it. Else the nearest by edit
-        distance (neighbours swapped count one; at most 1 up to four letters, 2 above), equally
-        near ones by frequency; else the most frequent terms that begin with it. Terms with a digit
-        are model numbers: only their beginnings are looked for.
+        distance 1 (neighbours swapped count one), equally near ones by frequency; else the most
+        frequent terms that begin with it; else, from five letters on, by edit distance 2. Terms
+        with a digit are model numbers: only their beginnings are looked for.
         """
         if is_cjk(term):
-            return self._holding(term) if len(term) == 1 else []
+            return self.holding(term) if len(term) == 1 else []
         if len(term) < _SHORTEST:
             return []
-        if not any(character.isdigit() for character in term) and (found := self._mistyped(term)):
-            return found
-        return self._beginning(term)
+        if any(character.isdigit() for character in term):
+            return self._beginning(term)
+        near = self._mistyped(term, 2 if len(term) >= _LONG else 1)
+        if near and near[0][0] > 1:
+            return self._beginning(term) or [near[0][2]]
+        return [near[0][2]] if near else self._beginning(term)
 
-    def _mistyped(self, term: str) -> list[int]:
-        allowed = 2 if len(term) >= _LONG else 1
+    def between(self, first: str, last: str) -> tuple[int, int] | None:
+        """Return the numbers of the CJK pairs `first` x and x `last` for the most frequent x of
+        which both are known, None where there is none.
+        """
+        found = [
+            (min(self._frequencies[left], self._frequencies[right]), -left, left, right)
+            for left in self._range(first)
+            if len(self._vocabulary[left]) == len("一一") and self._frequencies[left]
+            for right in (self._number(self._vocabulary[left][1] + last),)
+            if right is not None and self._frequencies[right]
+        ]
+        return max(found)[2:] if found else None
+
+    def _number(self, term: str) -> int | None:
+        place = bisect.bisect_left(self._vocabulary, term)
+        known = place < len(self._vocabulary) and self._vocabulary[place] == term
+        return place if known else None
+
+    def _mistyped(self, term: str, allowed: int) -> list[tuple[int, int, int]]:
+        """Return the nearest known word as [(distance, -frequency, number)], [] without one."""
         near = [
             (distance, -int(self._frequencies[number]), number)
             for number in self._sharing(term)
@@ -59,7 +80,7 @@ class Speller:
             and not any(character.isdigit() for character in self._vocabulary[number])
             and (distance := edit_distance(term, self._vocabulary[number], allowed)) <= allowed
         ]
-        return [min(near)[2]] if near else []
+        return [min(near)] if near else []
 
     def _sharing(self, term: str) -> list[int]:
         """Return the terms that share most bigrams with one (Dice), at most _CANDIDATES."""
@@ -73,11 +94,15 @@ class Speller:
 
     def _beginning(self, term: str) -> list[int]:
         """Return the most frequent terms that begin with `term`; the vocabulary is sorted."""
-        first = bisect.bisect_left(self._vocabulary, term)
-        last = bisect.bisect_left(self._vocabulary, term + "\U0010ffff")
-        return self._most_frequent(np.arange(first, last))
+        return self._most_frequent(np.array(self._range(term), np.int64))
 
-    def _holding(self, character: str) -> list[int]:
+    def _range(self, beginning: str) -> range:
+        first = bisect.bisect_left(self._vocabulary, beginning)
+        last = bisect.bisect_left(self._vocabulary, beginning + "\U0010ffff")
+        return range(first, last)
+
+    def holding(self, character: str) -> list[int]:
+        """Return the most frequent CJK terms that hold a character."""
         return self._most_frequent(self._row(character))
 
     def _most_frequent(self, numbers: NDArray[np.integer]) -> list[int]:

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
+from models.search.characters import SIMPLER
+
 _MARKUP: Final = re.compile(r"<[^>]*>")
 _CJK: Final = (
     "\u3040-\u30ff"  # hiragana, katakana
@@ -18,9 +20,13 @@ _SHORTEST_PLURAL = 4
 
 
 def normalised(text: str) -> str:
-    """Return the text in lower case, full width made half width, without markup and entities."""
+    """Return the text in lower case, full width made half width, traditional Chinese made
+    simplified, without markup and entities.
+    """
     plain = _MARKUP.sub(" ", html.unescape(text)) if "<" in text or "&" in text else text
-    return unicodedata.normalize("NFKC", plain).casefold()
+    if plain.isascii():
+        return plain.casefold()
+    return unicodedata.normalize("NFKC", plain).casefold().translate(SIMPLER)
 
 
 def terms(text: str) -> list[str]:

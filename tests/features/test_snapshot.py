@@ -106,6 +106,21 @@ def test_pointer_and_retention(tmp_path, files):
     assert pointer["rows"] == current_snapshot(tmp_path).items().num_rows == 3
 
 
+def test_what_goes_beside_the_items_is_there_before_the_pointer_moves(tmp_path, files):
+    first = publish_snapshot(files, now=at(6), root=tmp_path)
+    seen = []
+
+    def beside(folder, items):
+        seen.append((folder.name, items.num_rows, current_snapshot(tmp_path).id))
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        publish_snapshot(files, now=at(7), root=tmp_path, beside=beside)
+    assert current_snapshot(tmp_path).id == first
+    ((name, rows, pointed),) = seen
+    assert (rows, pointed) == (3, first) and name != first
+
+
 def test_what_is_damaged_is_refused_with_the_remedy(tmp_path, files):
     publish_snapshot(files, now=at(6), root=tmp_path)
     snapshot = current_snapshot(tmp_path)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import RefusedError
-from flows import artifacts, pipeline
+from flows import alerts, artifacts, pipeline
 from flows.steps import data
 from lake.store import Lake
 
@@ -64,7 +64,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Told:
     monkeypatch.setenv("AMALGAM_DEMO", "1")
     monkeypatch.delenv("AMALGAM_CONFIG", raising=False)
     monkeypatch.setattr(pipeline, "ingest_files", data.ingest_files)
-    monkeypatch.setattr(pipeline, "emit_event", lambda **event: told.events.append(event))
+    monkeypatch.setattr(alerts, "emit_event", lambda **event: told.events.append(event))
     keep = lambda page, **_: told.pages.append(page)  # noqa: E731
     monkeypatch.setattr(artifacts, "create_markdown_artifact", keep)
     return told

@@ -22,6 +22,11 @@ COMMANDS = (
     "bento",
     "up",
     "recommend",
+    "recommend-all",
+    "release",
+    "resume",
+    "status",
+    "search",
     "upkeep",
 )
 
@@ -68,6 +73,7 @@ def test_releases_of_an_empty_home_are_an_empty_list(tmp_path: Path) -> None:
         (("ingest", "nowhere.csv"), 2, "nowhere.csv does not exist"),
         (("up",), 2, "AMALGAM_ID_KEY is not set"),
         (("bento",), 3, "there is no champion to package yet"),
+        (("release", "show", "7"), 3, "unknown release '7'"),
     ],
 )
 def test_an_error_is_one_clear_line_and_its_exit_code(

@@ -28,6 +28,7 @@ def test_default_toml_names_every_setting_with_its_default(tmp_path: Path) -> No
         "monitor",
         "service",
         "serving",
+        "search",
         "operations",
         "upkeep",
     ):

@@ -1,5 +1,7 @@
 """Arrays, matrices, JSON and the manifest on disk."""
 
+import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ def test_arrays_come_back_bit_for_bit(tmp_path: Path, mmap: bool) -> None:
     assert set(found) == {"x", "none"}
     np.testing.assert_array_equal(found["x"], values.T)
     assert found["none"].shape == (0, 4)
-    assert isinstance(found["x"], np.memmap) == mmap
+    assert isinstance(found["x"].base, np.memmap) == mmap
 
 
 def test_object_arrays_are_refused_and_leave_nothing(tmp_path: Path) -> None:
@@ -95,4 +97,71 @@ def test_no_manifest(tmp_path: Path) -> None:
         verify_manifest(tmp_path)
     save_json(tmp_path, "manifest", {"files": None})
     with pytest.raises(CorruptError):
+        verify_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../secret.json", "/etc/passwd", "a/../../b.json", "a\\b", ""])
+def test_a_manifest_names_nothing_outside(tmp_path: Path, name: str) -> None:
+    bundle = tmp_path / "bundle"
+    save_json(tmp_path, "secret", 1)
+    save_json(bundle, "manifest", {"files": {name: {"size": 1, "sha256": ""}}})
+    with pytest.raises(CorruptError, match=r"leads out of the release"):
+        verify_manifest(bundle)
+
+
+def test_a_link_leads_nowhere_else(tmp_path: Path) -> None:
+    save_json(tmp_path, "secret", 1)
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "a.json").symlink_to(tmp_path / "secret.json")
+    write_manifest(bundle, {})
+    with pytest.raises(CorruptError, match="is a link"):
+        verify_manifest(bundle)
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "deep/model.PT", "weights.npz"])
+def test_a_pickle_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+    save_json(tmp_path, "a", 1)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+    for listed in (True, False):
+        if not listed:
+            path.unlink()
+        write_manifest(tmp_path, {})
+        path.write_bytes(b"x")
+        with pytest.raises(CorruptError, match="pickle"):
+            verify_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.npy", "weights.bin", "catalogue.parquet"])
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_a_pickle_is_refused_by_what_it_holds(tmp_path: Path, name: str, protocol: int) -> None:
+    (tmp_path / name).write_bytes(pickle.dumps({"weights": [1.0]}, protocol))
+    write_manifest(tmp_path, {})
+    with pytest.raises(CorruptError, match="looks like a pickle"):
+        verify_manifest(tmp_path)
+
+
+def test_a_torch_file_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "weights.bin", "w") as file:
+        file.writestr("archive/data.pkl", b"x")
+    write_manifest(tmp_path, {})
+    with pytest.raises(CorruptError, match="looks like a pickle"):
+        verify_manifest(tmp_path)
+
+
+def test_a_file_that_could_be_read_is_in_the_manifest(tmp_path: Path) -> None:
+    save_arrays(tmp_path, "model", weights=np.zeros(2))
+    write_manifest(tmp_path, {})
+    save_arrays(tmp_path, "model", more=np.zeros(2))
+    with pytest.raises(CorruptError, match=r"model\.more\.npy: is not in the manifest"):
+        verify_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("expected", [None, [], {}, {"size": 1}, "x"])
+def test_a_broken_manifest_is_told(tmp_path: Path, expected: object) -> None:
+    save_json(tmp_path, "a", 1)
+    save_json(tmp_path, "manifest", {"files": {"a.json": expected}})
+    with pytest.raises(CorruptError, match="checksum"):
         verify_manifest(tmp_path)

@@ -12,6 +12,8 @@ from contracts.state import EMPTY_STATE
 from models.artifacts import load_json, save_json
 from models.base import PAD
 from models.ranking.first_stage import FirstStage
+from models.ranking.frame import base_frame
+from models.ranking.given import scores_of_given
 from models.ranking.inputs import inputs_from_state
 from models.ranking.two_stage import TwoStageRecommender, overlap_at_k
 from models.recipe import learn_to_fuse, prepare
@@ -63,6 +65,21 @@ def test_lists_are_ordered_distinct_and_have_sources(recommender, prepared):
     assert all(len(set(row)) == 10 for row in ranked.items.tolist())
     assert ranked.sources.any(axis=2).all()
     assert ranked.base_scores.shape == (*ranked.items.shape, len(ranked.source_names))
+
+
+def test_items_that_are_given_get_the_scores_of_candidates(recommender, prepared):
+    question = recommender.stage.ask(prepared.test.inputs[:40])
+    found = question.candidates(CONFIG.max_candidates)
+    if recommender.serves == "base:item_knn":
+        expected = found.scores[..., recommender.stage.names.index("item_knn")]
+    else:
+        expected = recommender.fusion.score(base_frame(found), question.widen)
+    expected = np.where(found.items == PAD, -np.inf, expected)
+    assert (found.items == PAD).any()
+    np.testing.assert_array_equal(scores_of_given(recommender, question, found.items), expected)
+    mixed = np.random.default_rng(5).permutation(found.items.shape[1])
+    given = scores_of_given(recommender, question, found.items[:, mixed])
+    np.testing.assert_array_equal(given, expected[:, mixed])
 
 
 def test_saved_and_loaded_recommends_byte_for_byte(recommender, prepared, tmp_path):

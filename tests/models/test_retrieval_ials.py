@@ -40,7 +40,9 @@ class TestIALS(RetrieverConformance):
         factors = torch.from_numpy(rng.normal(size=(100, 8)).astype(np.float32))
         reg = np.linspace(0.1, 0.5, len(rows), dtype=np.float32)
         start = torch.zeros(len(rows), 8)
-        exact = _solve_rows(matrix, factors, reg, 0.2)
+        vectors, gram = factors.numpy(), (0.2 * factors.T @ factors).numpy()
+        own = vectors[matrix.indices]
+        exact = torch.from_numpy(_solve_rows(matrix.indptr, matrix.data, own, reg, gram))
         torch.testing.assert_close(
             _improve_rows(matrix, factors, reg, 0.2, start, 1)[:3], exact[:3], rtol=1e-3, atol=1e-4
         )

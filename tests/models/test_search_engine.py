@@ -11,7 +11,7 @@ import pytest
 from contracts.errors import BadInputError, CorruptError, NotFoundError
 from models.base import Catalogue
 from models.search.engine import SearchConfig, SearchIndex
-from models.search.filters import Filters
+from models.search.filters import Filters, ItemFacts
 from models.search.lexical import LexicalConfig
 from tests.models.search_shop import ROWS, SYNONYMS, catalogue, index, many
 
@@ -83,6 +83,8 @@ def test_items_that_hold_all_of_the_query_come_first() -> None:
     result = shop().search("mouse pad", 5)
     assert result.items[0] == 1 and set(result.items[1:].tolist()) == {0, 7}
     assert (np.diff(result.scores) <= 0).all()
+    assert result.matched.tolist() == [True, False, False] and result.total == 1
+    assert ((result.scores >= 1) == result.matched).all()
 
 
 def test_what_holds_no_term_is_found_by_resemblance() -> None:
@@ -179,7 +181,7 @@ def test_bm25f_by_hand() -> None:
 def test_saved_and_loaded_answers_the_same(tmp_path: Path) -> None:
     shop().save(tmp_path)
     assert not list(tmp_path.rglob("*.pkl"))
-    loaded = SearchIndex.load(tmp_path, SearchConfig(synonyms=SYNONYMS))
+    loaded = SearchIndex.load(tmp_path, SearchConfig(synonyms=SYNONYMS), ItemFacts(catalogue()))
     for query in ("wireless mouse", "keybord", "耳机", "zzz", "notebook sleeve"):
         one, other = shop().search(query, 5), loaded.search(query, 5)
         np.testing.assert_array_equal(one.items, other.items)
@@ -188,12 +190,15 @@ def test_saved_and_loaded_answers_the_same(tmp_path: Path) -> None:
 
 
 def test_a_damaged_or_missing_index_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="catalogue"):
-        SearchIndex.load(tmp_path, SearchConfig())
+    facts = ItemFacts(catalogue())
+    with pytest.raises(NotFoundError, match="lexical"):
+        SearchIndex.load(tmp_path, SearchConfig(), facts)
     shop().save(tmp_path)
+    with pytest.raises(CorruptError, match="13 items for a catalogue of 500"):
+        SearchIndex.load(tmp_path, SearchConfig(), ItemFacts(many(500, seed=1)))
     (tmp_path / "lexical" / "lexical.items.npy").write_bytes(b"no")
     with pytest.raises(CorruptError, match="lexical.items"):
-        SearchIndex.load(tmp_path, SearchConfig())
+        SearchIndex.load(tmp_path, SearchConfig(), facts)
 
 
 def test_equal_seeds_give_equal_pages() -> None:
@@ -204,8 +209,9 @@ def test_equal_seeds_give_equal_pages() -> None:
 
 
 def test_the_page_is_the_top_of_the_scores_of_all_items() -> None:
-    built = SearchIndex.build(many(2000, seed=2), SearchConfig(), seed=3)
-    text = built.catalogue.titles[17]
+    rows = many(2000, seed=2)
+    built = SearchIndex.build(rows, SearchConfig(), seed=3)
+    text = rows.titles[17]
     scores = built.fused_scores(built.read(text))
     expected = np.argsort(-scores, kind="stable")[:10]
     np.testing.assert_array_equal(built.search(text, 10).items, expected)
@@ -220,10 +226,11 @@ def test_fusion_uses_the_dense_part() -> None:
 
 
 def test_a_query_takes_milliseconds() -> None:
-    built = SearchIndex.build(many(20_000, seed=5), SearchConfig(), seed=3)
+    rows = many(20_000, seed=5)
+    built = SearchIndex.build(rows, SearchConfig(), seed=3)
     spent = []
     for row in range(50):
         started = time.perf_counter()
-        built.search(" ".join(built.catalogue.titles[row].split()[:2]), 20)
+        built.search(" ".join(rows.titles[row].split()[:2]), 20)
         spent.append(time.perf_counter() - started)
     assert np.median(spent) < 0.05  # ten times what it takes, for a busy machine

@@ -20,6 +20,7 @@ from tests.models.search_shop import SYNONYMS, catalogue
         ("ＡＢＣ１２", ["abc12"]),
         ("TN-2110", ["tn", "2110"]),
         ("罗技mouse", ["罗技", "mouse"]),
+        ("無線滑鼠", ["无线", "线滑", "滑鼠"]),
         ("  ", []),
         ("!?", []),
     ],
@@ -76,6 +77,28 @@ def test_slots() -> None:
     assert _read("for the") == [[], []]  # nothing but small words: they are asked for
     assert _read("desk light")[0][-2:] == ["desk+lamp", "台灯"]
     assert _read("") == []
+
+
+def test_a_synonym_without_a_word_is_none() -> None:
+    index = LexicalIndex.build(catalogue(), LexicalConfig())
+    query = QueryReader(index, [["mouse", "!!", ""]]).read("mouse")
+    assert [len(slot.alternatives) for slot in query.slots] == [1]
+
+
+def test_what_cannot_be_read_of_a_wrong_character_stays() -> None:
+    index = LexicalIndex.build(catalogue(), LexicalConfig())
+    query = QueryReader(index).read("无钱鼠标 键磐")
+    assert query.rewrites == (("无钱", "无线"),)
+    assert [len(slot.alternatives) for slot in query.slots] == [1, 1, 1, 0]
+
+
+def test_characters_of_a_chinese_query() -> None:
+    index = LexicalIndex.build(catalogue(), LexicalConfig())
+    query = QueryReader(index).characters("键磐 usb")
+    assert [slot.term for slot in query.slots] == ["键", "磐"]
+    held = [[index.vocabulary[a.numbers[0]] for a in slot.alternatives] for slot in query.slots]
+    assert held == [["械键", "键盘"], []]
+    assert QueryReader(index).characters("usb").slots == ()
 
 
 def test_rewrites_name_the_word_as_it_was_written() -> None:

@@ -1,6 +1,7 @@
-"""Made events of a small shop, drawn from a seed, for the windows and drift tests."""
+"""Made events of a small shop, drawn from a seed, for the tests of the watch."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ from contracts import columns as c
 from contracts.tables import TIMESTAMP
 
 START = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday
+FIRST = int(START.timestamp()) // 86_400
 
 
 def make_items(*, categories: bool = True, n: int = 100) -> pa.Table:
@@ -18,6 +20,8 @@ def make_items(*, categories: bool = True, n: int = 100) -> pa.Table:
         c.ITEM_ID: names,
         c.CATEGORY: pa.array(paths, pa.string()),
         c.PRICE: pa.array([1.0 + place for place in range(n)]),
+        c.VALID_FROM: pa.array([START] * n).cast(TIMESTAMP),
+        c.RELEASED_AT: pa.nulls(n, TIMESTAMP),
     })
 
 
@@ -42,7 +46,8 @@ def make_events(
     size = rng.integers(1, 5, visits)
     visit = np.repeat(np.arange(visits), size)
     n = len(visit)
-    time_us = int(start.timestamp()) * 10**6 + (day * 24 + hour) * 3_600_000_000
+    second = rng.integers(0, 3600, visits)
+    time_us = int(start.timestamp()) * 10**6 + ((day * 24 + hour) * 3600 + second) * 1_000_000
     item = first_item + np.minimum(rng.geometric(0.05, n) - 1, 49)
     kind = np.where(rng.random(n) < purchase_share, "purchase", "view")
     return pa.table({
@@ -54,3 +59,27 @@ def make_events(
         c.QUANTITY: pa.array(rng.integers(1, 4, n)),
         c.SESSION_ID: pa.array([f"s{seed}-{v}" for v in visit]),
     })
+
+
+def one_event(**values: Any) -> dict[str, Any]:
+    """Return a row of one event; what is not given is null, the type a view."""
+    row: dict[str, Any] = dict.fromkeys([c.SESSION_ID, c.PRICE, c.QUANTITY])
+    return row | {c.USER_ID: "u", c.ITEM_ID: "item000", c.EVENT_TYPE: "view"} | values
+
+
+def table_of(*rows: dict[str, Any]) -> pa.Table:
+    """Return events as they come from the lake."""
+    return pa.table(
+        {name: [row[name] for row in rows] for name in rows[0]},
+        schema=pa.schema([
+            (
+                name,
+                {
+                    c.EVENT_TIMESTAMP: TIMESTAMP,
+                    c.PRICE: pa.float64(),
+                    c.QUANTITY: pa.int64(),
+                }.get(name, pa.string()),
+            )
+            for name in rows[0]
+        ]),
+    )

@@ -1,210 +1,242 @@
-"""Drift has known answers: PSI by hand, none where nothing changed, found where it was planted."""
+"""A check from profile to page: what it says, what it keeps, what it refuses."""
 
 import json
-import math
 import re
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from contracts import columns as c
-from contracts.errors import BadInputError
+from contracts.errors import BadInputError, CorruptError
 from contracts.settings import MonitorSettings
-from monitoring.drift import PROJECT, DriftSummary, drift_report
-from monitoring.windows import drift_frame
-from tests.monitoring.shop import START, make_events, make_items
+from monitoring.days import Days
+from monitoring.drift import Checked, check_drift
+from monitoring.events import count
+from monitoring.page import PROJECT, expanded, write_page
+from monitoring.profile import Profile, make_profile, midnight_of
+from monitoring.served import Served
+from tests.monitoring.shop import FIRST, START, make_events, make_items
+from tests.monitoring.test_served import answer, counted, event
 
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
-LATER = START + timedelta(days=14)
-SETTINGS = MonitorSettings()
-
-
-def window(events: pa.Table, start: datetime = START, days: int = 14) -> pa.Table:
-    return drift_frame(events, make_items(), since=start, before=start + timedelta(days=days))
-
-
-def judge(
-    folder: Path, reference: pa.Table, current: pa.Table, settings: MonitorSettings = SETTINGS
-) -> DriftSummary:
-    return drift_report(
-        reference,
-        current,
-        settings,
-        workspace=folder / "evidently",
-        html=folder / "pages" / "drift.html",
-        now=NOW,
-        release="7",
-    )
+SETTINGS = MonitorSettings(window_days=7)
+DAYS = 63
+DATA_END = START + timedelta(days=DAYS)
+NOW = DATA_END + timedelta(days=7)
+EVENTS = make_events(1, days=DAYS, visits=6000)
+PROFILE = make_profile(EVENTS, make_items(), DATA_END, SETTINGS, seed=1)
 
 
-def with_types(frame: pa.Table, counts: dict[str, int]) -> pa.Table:
-    """Return the frame's first rows with event types of exactly these counts."""
-    kinds = pa.array([kind for kind, n in counts.items() for _ in range(n)])
-    rows = frame.slice(0, len(kinds))
-    return rows.set_column(rows.schema.get_field_index(c.EVENT_TYPE), c.EVENT_TYPE, kinds)
+def later(**changes: Any) -> pa.Table:
+    return make_events(2, start=DATA_END, days=7, visits=670, **changes)
 
 
-def numpy_psi(reference: np.ndarray, current: np.ndarray) -> float:
-    """PSI over the reference's deciles, written once more, from its definition."""
-    edges = [np.sort(reference)[math.ceil(len(reference) * q / 10) - 1] for q in range(1, 10)]
-    bins = np.unique(edges)
-    shares = [
-        np.bincount([int((bins < v).sum()) for v in values], minlength=len(bins) + 1) / len(values)
-        for values in (reference, current)
-    ]
-    return float(((shares[0] - shares[1]) * np.log(shares[0] / shares[1])).sum())
+def check(
+    events: pa.Table,
+    *,
+    now: datetime = NOW,
+    profile: Profile = PROFILE,
+    settings: MonitorSettings = SETTINGS,
+    served: Served | None = None,
+) -> Checked:
+    day = FIRST + (now - START).days
+    recent, bots = count(profile.learnt, events, make_items(), since=FIRST + DAYS, before=day)
+    return check_drift(profile, recent, bots, served, settings, now=now, release="7", seed=1)
 
 
-def test_one_severe_column_is_drift_and_one_mild_column_is_not(tmp_path: Path) -> None:
-    frame = window(make_events(1))
-    before = with_types(frame, {"view": 500, "cart": 300, "purchase": 200})
-    mild = with_types(frame, {"view": 300, "cart": 300, "purchase": 400})  # PSI 0.241
-    severe = with_types(frame, {"view": 200, "cart": 300, "purchase": 500})  # PSI 0.550
-    assert judge(tmp_path, before, mild).verdict == "no drift"
-    assert judge(tmp_path, before, severe).verdict == "drift"
-
-
-def test_psi_is_the_number_worked_out_by_hand(tmp_path: Path) -> None:
-    frame = window(make_events(1))
-    summary = judge(
-        tmp_path,
-        with_types(frame, {"view": 500, "cart": 300, "purchase": 200}),
-        with_types(frame, {"view": 300, "cart": 300, "purchase": 400}),
-    )
-    # (0.5-0.3) ln(0.5/0.3) + 0 + (0.2-0.4) ln(0.2/0.4) = 0.10217 + 0.13863
-    scores = {found.name: found for found in summary.columns}
-    assert scores["event_type"].score == pytest.approx(0.24080, abs=1e-5)
-    assert scores["event_type"].drifted
-    others = [found for name, found in scores.items() if name != "event_type"]
-    assert all(found.score == 0 and not found.drifted for found in others)
-    assert {found.method for found in summary.columns} == {"psi"}
-
-
-def test_psi_of_numbers_agrees_with_numpy(tmp_path: Path) -> None:
-    frames = window(make_events(1)), window(make_events(2, price_factor=1.4))
-    summary = judge(tmp_path, *frames)
-    for name in ("price", "hour"):
-        expected = numpy_psi(*(frame[name].to_numpy() for frame in frames))
-        score = next(found.score for found in summary.columns if found.name == name)
-        assert score == pytest.approx(expected, rel=1e-9), name
-
-
-def test_one_dear_item_does_not_hide_a_shift_of_all_prices(tmp_path: Path) -> None:
-    events = make_events(2, price_factor=2.0)
-    prices = events[c.PRICE].to_numpy().copy()
-    prices[0] = 1e7
-    dear = events.set_column(events.schema.get_field_index(c.PRICE), c.PRICE, pa.array(prices))
-    summary = judge(tmp_path, window(make_events(1)), window(dear))
-    price = next(found for found in summary.columns if found.name == c.PRICE)
-    assert price.score > 0.3
-
-
-def test_nothing_changed_is_no_drift_and_a_planted_shift_is_drift(tmp_path: Path) -> None:
-    reference = window(make_events(1))
-    same = judge(tmp_path, reference, window(make_events(2, start=LATER), LATER))
+def test_nothing_changed_is_no_drift_and_a_planted_shift_is_named() -> None:
+    assert PROFILE.calibration is not None
+    same = check(later()).summary
     assert same.verdict == "no drift"
-    assert same.share_drifted == 0
-    assert max(found.score for found in same.columns) < 0.05
+    assert "calibrated to 2.0%" in same.limits
+    assert same.window == (DATA_END.isoformat(), NOW.isoformat())
+    shifted = check(later(price_factor=1.8, purchase_share=0.6, late_hours=5)).summary
+    assert shifted.verdict == "drift"
+    assert {found.name for found in shifted.drifted()} == {"event_type", "price", "hour"}
+    ratios = [found.ratio for found in shifted.columns]
+    assert ratios == sorted(ratios, reverse=True)
+    assert shifted.share_drifted == pytest.approx(3 / 8)
 
-    shifted = make_events(
-        3, start=LATER, price_factor=1.8, purchase_share=0.6, late_hours=5, first_item=50
+
+def test_a_broken_feed_is_said_and_nothing_is_compared() -> None:
+    events = later()
+    broken = events.set_column(
+        events.schema.get_field_index(c.PRICE), c.PRICE, pa.nulls(len(events), pa.float64())
     )
-    moved = judge(tmp_path, reference, window(shifted, LATER))
-    assert moved.verdict == "drift"
-    drifted = {found.name for found in moved.columns if found.drifted}
-    assert drifted == {"event_type", "price", "hour"}
-    assert moved.share_drifted == pytest.approx(3 / 7)
-    assert moved.window == (LATER.isoformat(), (LATER + timedelta(days=14)).isoformat())
+    checked = check(broken)
+    assert checked.summary.verdict == "broken feed"
+    assert len(checked.summary.feed) == 7
+    assert checked.pairs == ()
+    assert "Broken feed:" in checked.summary.markdown()
 
 
-def test_weekdays_are_compared_over_whole_weeks_only(tmp_path: Path) -> None:
-    reference = window(make_events(1))
-    short = window(make_events(2, start=LATER, days=10), LATER, days=10)
-    summary = judge(tmp_path, reference, short)
-    assert "weekday" in dict(summary.left_out)
-    assert "weekday" not in {found.name for found in summary.columns}
-    assert summary.verdict == "no drift"
-    full = judge(tmp_path, reference, window(make_events(2, start=LATER), LATER))
-    assert "weekday" in {found.name for found in full.columns}
+def test_bots_are_named_and_do_not_count() -> None:
+    n = 3000
+    times = int(DATA_END.timestamp() * 1e6) + np.sort(
+        np.random.default_rng(3).integers(0, 7 * 86_400_000_000, n)
+    )
+    plain = later()
+    bot = {
+        c.USER_ID: pa.array(["robot"] * n),
+        c.ITEM_ID: pa.array(["item099"] * n),
+        c.EVENT_TYPE: pa.array(["view"] * n),
+        c.EVENT_TIMESTAMP: pa.array(times).cast(plain.schema.field(c.EVENT_TIMESTAMP).type),
+        c.PRICE: pa.array([100.0] * n),
+        c.QUANTITY: pa.nulls(n, pa.int64()),
+        c.SESSION_ID: pa.array(["robot-session"] * n),
+    }
+    found = check(pa.concat_tables([plain, pa.table(bot)])).summary
+    assert [bot.shopper for bot in found.bots] == ["robot"]
+    assert found.bots[0].events == n
+    assert found.columns == check(plain).summary.columns
+    assert "`robot`: 3,000 events" in found.markdown()
 
 
-def test_few_visits_raise_the_threshold_above_chance(tmp_path: Path) -> None:
-    settings = replace_settings(minimum_rows=50)
-    false_alarms = 0
-    for seed in range(4):
-        frames = [window(make_events(2 * seed + side, visits=60)) for side in (1, 2)]
-        summary = judge(tmp_path, *frames, settings)
-        assert all(found.threshold > 0.1 for found in summary.columns)
-        false_alarms += summary.verdict == "drift"
-        assert max(found.score for found in summary.columns) > 0.1  # which 0.1 would have flagged
-    assert false_alarms == 0
+def test_too_little_data_gives_no_verdict(tmp_path: Path) -> None:
+    few = check(later().slice(0, 400), settings=MonitorSettings(window_days=7, broken_factor=1e6))
+    assert few.summary.verdict in {"too little data", "broken feed"}
+    quiet = check(later(), settings=SETTINGS.model_copy(update={"minimum_rows": 10_000})).summary
+    assert quiet.verdict == "too little data"
+    assert quiet.columns == ()
 
 
-def test_new_items_and_users_are_judged_when_both_windows_tell(tmp_path: Path) -> None:
-    known = make_items(n=50)[c.ITEM_ID]
-    times = {"since": START, "before": LATER}
-    told = drift_frame(make_events(1), make_items(), known_items=known, **times)
-    new = drift_frame(make_events(2, first_item=20), make_items(), known_items=known, **times)
-    found = {column.name: column for column in judge(tmp_path, told, new).columns}
-    assert found["new_item"].drifted
-    assert "new_user" not in found
-    with pytest.raises(BadInputError, match="'new_item' is told in one window only"):
-        judge(tmp_path, told, window(make_events(2)))
+def test_a_window_that_begins_in_the_release_s_own_days_takes_them_from_the_profile() -> None:
+    now = DATA_END + timedelta(days=2)
+    found = check(later(), now=now).summary
+    assert found.window[0] == (now - timedelta(days=7)).isoformat()
+    assert found.verdict == "no drift"
+    at_once = check(later(), now=DATA_END).summary
+    assert at_once.window == ((DATA_END - timedelta(days=7)).isoformat(), DATA_END.isoformat())
 
 
-def test_a_column_that_goes_missing_is_drift(tmp_path: Path) -> None:
-    frame = window(make_events(1))
-    place = frame.schema.get_field_index(c.QUANTITY)
-    gone = frame.set_column(place, c.QUANTITY, pa.nulls(frame.num_rows, pa.int64()))
-    for pair in ((frame, gone), (gone, frame)):
-        found = {column.name: column for column in judge(tmp_path, *pair).columns}
-        assert found[c.QUANTITY].drifted
-        assert math.isfinite(found[c.QUANTITY].score)
-    assert c.QUANTITY in dict(judge(tmp_path, gone, gone).left_out)
+def test_without_calibration_one_mild_column_is_not_drift_and_a_severe_one_is() -> None:
+    events = make_events(1, days=28, visits=4000)
+    young = make_profile(events, make_items(), START + timedelta(days=28), SETTINGS, seed=1)
+    assert young.calibration is None
+    start = START + timedelta(days=28)
+    verdicts = {}
+    for share in (0.36, 0.7):
+        current = make_events(2, start=start, days=7, visits=1000, purchase_share=share)
+        recent, _ = count(young.learnt, current, make_items(), since=FIRST + 28, before=FIRST + 35)
+        now = start + timedelta(days=7)
+        summary = check_drift(young, recent, (), None, SETTINGS, now=now, release="7").summary
+        assert [found.name for found in summary.drifted()] == ["event_type"]
+        assert "not calibrated" in summary.limits
+        verdicts[share] = summary.verdict
+    assert verdicts == {0.36: "no drift", 0.7: "drift"}
 
 
-def test_too_little_data_gives_no_verdict_and_a_page_that_says_so(tmp_path: Path) -> None:
-    reference = window(make_events(1))
-    for few in (reference.slice(0, 499), reference.slice(0, 0)):
-        summary = judge(tmp_path, reference, few)
-        assert summary.verdict == "too little data"
-        assert summary.columns == ()
-        assert "Too little data" in (tmp_path / "pages" / "drift.html").read_text()
-    assert not (tmp_path / "evidently").exists()
+def test_days_that_do_not_reach_now_are_refused() -> None:
+    recent = PROFILE.days.between(PROFILE.days.before, PROFILE.days.before)
+    with pytest.raises(BadInputError, match="count them up to now"):
+        check_drift(PROFILE, recent, (), None, SETTINGS, now=NOW, release="7")
 
 
-def test_runs_gather_in_one_project_and_the_page_loads_nothing(tmp_path: Path) -> None:
-    from evidently.ui.workspace import Workspace
+def lists(clicked_late: float) -> Served:
+    """Two weeks of 200 lists a day, of which fewer are clicked in the second."""
+    rng = np.random.default_rng(4)
+    rows, events = [], []
+    for day in range(14):
+        for n in range(200):
+            at, request = START + timedelta(days=day, hours=n % 24), f"{day}-{n}"
+            rows += answer(request, at, rng.permutation(9)[:3].tolist())
+            if rng.random() < (0.5 if day < 7 else clicked_late):
+                item = int(str(rows[-1][c.ITEM_ID])[4:])
+                events.append(event(request, item, "click", at + timedelta(minutes=30)))
+    found = counted(rows, events, now=START + timedelta(days=14), attribution_hours=1.0)
+    assert found is not None
+    return found
 
-    frames = window(make_events(1)), window(make_events(2))
-    judge(tmp_path, *frames)
-    judge(tmp_path, *frames)
-    workspace = Workspace(str(tmp_path / "evidently"))
-    (project,) = workspace.search_project(PROJECT)
-    assert len(workspace.list_runs(project.id)) == 2
-    page = (tmp_path / "pages" / "drift.html").read_text()
-    assert "event_type" in page
-    assert not re.search(r"<(script|img|iframe)[^>]*\ssrc=|<link[^>]*href=.?http", page)
-    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["drift.html"]
+
+def with_served(served: Served) -> Checked:
+    days = served.days
+    moved = Days(FIRST + DAYS - 7, days.columns, days.counts, days.visits)
+    return check(later(), served=Served(moved, served.rows, served.table))
 
 
-def test_the_summary_is_json_and_markdown(tmp_path: Path) -> None:
-    summary = judge(tmp_path, window(make_events(1)), window(make_events(3, purchase_share=0.7)))
+def test_outcomes_that_fall_are_drift_and_outcomes_that_rise_are_not() -> None:
+    calm, fallen, risen = (with_served(lists(share)).summary for share in (0.5, 0.2, 0.9))
+    assert calm.verdict == "no drift"
+    assert {"rung", "score", "coverage", "served_category", "ctr"} <= {
+        found.name for found in calm.columns
+    }
+    assert fallen.verdict == "drift"
+    assert [found.name for found in fallen.drifted()] == ["ctr"]
+    assert risen.verdict == "no drift"
+    assert "| 7 | fused | 1,200 |" in fallen.markdown()
+
+
+def test_the_summary_is_json() -> None:
+    summary = check(later(purchase_share=0.7)).summary
     back = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
     assert back["columns"][0]["name"] == "event_type"
     assert back["columns"][0]["drifted"] is True
-    text = summary.markdown()
-    assert text.startswith("**drift** for release 7: 14% of 7 columns drifted.")
-    first = text.split("| --- | ---: | ---: | --- |\n")[1].splitlines()[0]
-    assert first.startswith("| event_type | ")
-    assert first.endswith(" | yes |")
-    empty = replace(summary, columns=(), verdict="too little data").markdown()
-    assert "| column |" not in empty
+    assert summary.markdown().startswith("**drift** for release 7: 1 of 8 columns drifted.")
 
 
-def replace_settings(**changes: float) -> MonitorSettings:
-    return MonitorSettings.model_validate(changes)
+def test_a_profile_is_read_back_as_it_was_and_names_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    PROFILE.save(path)
+    back = Profile.load(path)
+    assert back.learnt.columns == PROFILE.learnt.columns
+    assert back.calibration == PROFILE.calibration
+    assert back.calibrated(SETTINGS, 1) == PROFILE.calibration
+    assert back.calibrated(SETTINGS.model_copy(update={"window_days": 14}), 1) is None
+    assert check(later(), profile=back).summary == check(later()).summary
+    whole = path.read_text()
+    assert "group1 > sub" in whole
+    assert "user1" not in whole
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CorruptError, match="not a reference profile"):
+        Profile.load(path)
+    with pytest.raises(BadInputError, match="no events before"):
+        make_profile(EVENTS.slice(0, 0), make_items(), DATA_END, SETTINGS, seed=1)
+    assert midnight_of(FIRST) == START
+
+
+def test_expanded_counts_are_shares_of_whole_rows() -> None:
+    rows = expanded(np.array([1.0, 1, 1]), ("a", "b", "c"))
+    assert len(rows) == 10_000
+    assert sorted(np.unique(rows, return_counts=True)[1].tolist()) == [3333, 3333, 3334]
+
+
+def test_pages_open_offline_and_old_runs_go(tmp_path: Path) -> None:
+    checked = check(later(purchase_share=0.7))
+
+    def write(now: datetime, checked: Checked, keep_days: int = 90) -> str:
+        page = tmp_path / "pages" / "drift.html"
+        write_page(
+            checked, SETTINGS, workspace=tmp_path / "ws", html=page, now=now, keep_days=keep_days
+        )
+        return page.read_text()
+
+    page = write(NOW, checked)
+    assert not re.search(r"<(script|img|iframe)[^>]*\ssrc=|<link[^>]*href=.?http", page)
+    assert "**drift** for release 7" in page
+    write(NOW + timedelta(days=89), checked)
+    from evidently.ui.workspace import Workspace
+
+    workspace = Workspace(str(tmp_path / "ws"))
+    (project,) = workspace.search_project(PROJECT)
+    assert len(workspace.list_runs(project.id)) == 2
+    # What Evidently computes of the rows is what was judged of the counts.
+    run = workspace.get_run(project.id, workspace.list_runs(project.id)[0])
+    scores = {
+        metric.metric_value_location.metric.params["column"]
+        if metric.metric_value_location
+        else "": metric.value
+        for metric in run.metric_results.values()
+        if hasattr(metric, "value")
+    }
+    ours = {found.name: found.score for found in checked.summary.columns}
+    assert scores["event_type"] == pytest.approx(ours["event_type"], abs=0.01)
+    write(NOW + timedelta(days=91), checked)
+    assert len(workspace.list_runs(project.id)) == 2
+    broken = check(later().slice(0, 0))
+    page = write(NOW + timedelta(days=92), broken)
+    assert "Broken feed: nothing was compared" in page
+    assert len(workspace.list_runs(project.id)) == 2
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["drift.html"]

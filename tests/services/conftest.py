@@ -1,10 +1,12 @@
-"""The small shop, made once a session."""
+"""The small shop, made once a session, and a service of it that tests may share."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from benchmarks.live_service import LiveService, live_service, make_home
 from features.snapshot import current_snapshot
 from features.sources import LakeFiles
 from services.engine import Engine, load_release
@@ -42,3 +44,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
         blend=make_bundle(files, root / "blend"),
         knn=make_bundle(files, root / "knn", "base:item_knn"),
     )
+
+
+@pytest.fixture(scope="session")
+def live(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    """A service that serves release 1 to all tests that move no pointer."""
+    home = make_home(tmp_path_factory.mktemp("live"), (shop.blend, shop.knn))
+    with live_service(home) as service:
+        yield service

@@ -18,6 +18,7 @@ from features.sources import LakeFiles
 from models.artifacts import write_manifest
 from models.data import catalogue_from_arrow, training_data
 from models.ranking.blend import Blend
+from models.ranking.bought_together import BoughtTogether
 from models.ranking.config import RecipeConfig
 from models.ranking.first_stage import FirstStage
 from models.ranking.two_stage import TwoStageRecommender
@@ -116,7 +117,7 @@ def make_bundle(
     }
     stage = FirstStage(retrievers, catalogue, config)
     blend = Blend(dict(weights)) if serves.startswith("fused") else None
-    recommender = TwoStageRecommender(stage, serves, blend)
+    recommender = TwoStageRecommender(stage, serves, blend, BoughtTogether.fit(data))
     recommender.save(folder)
     write_manifest(folder, {"serves": serves})
     return folder

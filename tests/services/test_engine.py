@@ -13,7 +13,8 @@ from contracts.state import EMPTY_STATE, MICROS_PER_DAY, UserState
 from contracts.wire import RecommendRequest
 from features.state import StateEvent, append_events
 from models.ranking.blend import Blend
-from services.engine import Answer, Engine, history_of, load_release, micros, state_before
+from services.engine import Answer, Engine, load_release
+from services.history import history_of, micros, state_before
 from services.problems import NoReleaseError
 from tests.services.conftest import Shop
 from tests.services.shop import GONE, N_ITEMS, NOW, cup, tea

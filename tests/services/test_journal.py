@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.kill_journal import PLAN_VARIABLE, POINTS, JournalKill, write_plan
 from contracts.errors import UnavailableError
 from services.journal import Journal, RecentIds
 
@@ -140,3 +141,48 @@ def test_recent_ids_forget_the_oldest() -> None:
     recent.add(["a", "b", "c"])
     recent.add(["a", "d"])
     assert [name in recent for name in "abcd"] == [True, False, True, True]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from benchmarks.kill_journal import install
+from services.journal import Journal
+
+install()
+folder, first = Path(sys.argv[1]), int(sys.argv[2])
+journal = Journal(folder, "events", boot="boot", rows=5)
+for number in range(first, first + 100):
+    journal.append([{"event_id": f"{number}-{part}"} for part in "ab"])
+    sys.stdout.write(f"{number}\\n")
+    sys.stdout.flush()
+"""
+
+
+@pytest.mark.parametrize("kill", POINTS, ids=str)
+def test_a_kill_at_a_named_point_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, kill: JournalKill
+) -> None:
+    from lake.journal_source import journal_segments, whole_lines
+
+    folder, plan = tmp_path / "journal", tmp_path / "plan.json"
+    acknowledged: list[str] = []
+    write_plan(plan, kill)
+    for first in (0, 1000):  # the second writer finds no plan, and lives
+        ended = subprocess.run(
+            [sys.executable, "-c", KILLED, str(folder), str(first)],
+            env=os.environ | {PLAN_VARIABLE: str(plan)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == (0 if first else -signal.SIGKILL), ended.stderr
+        acknowledged += ended.stdout.split()
+    found = [
+        line["event_id"]
+        for number, segment in enumerate(journal_segments(folder))
+        for line in read(whole_lines(segment, tmp_path / f"whole-{number}"))
+    ]
+    assert len(found) == len(set(found))
+    assert {f"{number}-{part}" for number in acknowledged for part in "ab"} <= set(found)

@@ -15,8 +15,10 @@ from features.snapshot import current_snapshot
 from features.sources import LakeFiles
 from features.state import StateEvent, append_events
 from models.base import PAD
-from services.engine import Answer, Engine, Release, Rules, load_release, micros
+from services.engine import Answer, Engine, Release, load_release
+from services.history import micros
 from services.holder import Holder
+from services.rules import Rules
 from services.shelf import load_shelf
 from tests.services.shop import CUPS, NOW, TEA, add_items, cup, make_bundle, make_lake, publish, tea
 
@@ -51,7 +53,7 @@ class Grown:
     def engine(self, snapshot: str = "after", **rules: float) -> Engine:
         published = current_snapshot(self.root / snapshot)
         assert published is not None
-        return Engine(self.release, load_shelf(published), Rules(**rules))
+        return Engine(self.release, load_shelf(published), Rules.everywhere(**rules))
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +211,10 @@ class TestQuota:
     def test_an_item_is_new_for_as_long_as_the_shop_says(self, grown: Grown) -> None:
         def marked(days: float) -> list[str]:
             engine = grown.engine(new_item_share=0.5, new_item_days=days)
-            assert engine._quota is not None
+            quota = engine.lists.plan(RecommendRequest(), EMPTY_STATE, 0).quota
+            assert quota is not None
             assert engine.release is not None
-            places = np.flatnonzero(engine._quota.marked).astype(np.int32)
+            places = np.flatnonzero(quota.marked).astype(np.int32)
             assert PAD not in places
             return sorted(engine.release.recommender.index.ids(places).to_pylist())
 

@@ -297,3 +297,22 @@ class TestWorkers:
             replace(mine, started=mine.started - timedelta(hours=1).total_seconds())
         )
         assert releases.workers.live() == []
+
+
+@pytest.mark.parametrize("name", ["weights.pkl", "part/model.pt"])
+def test_no_release_may_hold_a_pickle(tmp_path: Path, name: str) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    (bundle / name).write_bytes(b"")
+    write_manifest(bundle, {"serves": "fused"})
+    releases = Releases(tmp_path / "registry")
+    with pytest.raises(CorruptError, match="pickle"):
+        releases.add(bundle, metadata={}, created=NOW)
+    assert releases.list() == []
+
+
+@pytest.mark.parametrize("version", ["../1", "1/../1", "", "1\n", "١", "-1", "1\0"])
+def test_a_version_is_no_path(tmp_path: Path, version: str) -> None:
+    releases = Releases(tmp_path / "registry")
+    releases.add(make_bundle(tmp_path / "bundle"), metadata={}, created=NOW)
+    with pytest.raises(NotFoundError, match="unknown release"):
+        releases.path(version)

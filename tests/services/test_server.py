@@ -1,120 +1,30 @@
 """One real BentoML server process on a free port: the wire, keys, events, promotion under load."""
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from contracts.settings import load_settings
 from contracts.wire import ErrorResponse
-from feature_repo.lookup import FeatureLookup
-from services.registry import Releases
-from services.serve import serve_command
 from tests.services.conftest import Shop
-from tests.services.shop import NOW, cup, make_lake, publish
+from tests.services.live import AT, KEY, OPERATOR_KEY, Server, environment, free_port, serve
+from tests.services.shop import NOW, cup
 
 pytestmark = pytest.mark.slow
-
-KEY = "a key for this test only"
-AT = NOW.isoformat()
-STARTING_SECONDS = 120
-
-
-@dataclass
-class Server:
-    """A running service and its home."""
-
-    home: Path
-    url: str
-    process: subprocess.Popen[bytes]
-    client: httpx.Client = field(repr=False)
-
-    @property
-    def releases(self) -> Releases:
-        return Releases(self.home / "registry")
-
-    def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
-        return self.client.post(path, json=body, **more)
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        response = self.post("/v1/recommend", {"k": 5, "at": AT, **request})
-        assert response.status_code == 200, response.text
-        answer: dict[str, Any] = response.json()
-        return answer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def environment(home: Path, config: Path) -> dict[str, str]:
-    return os.environ | {
-        "AMALGAM_HOME": str(home),
-        "AMALGAM_CONFIG": str(config),
-        "AMALGAM_ID_KEY": "a pseudonym key for tests only",
-        "AMALGAM_API_KEYS": f"{KEY},another key for this test",
-        "OMP_NUM_THREADS": "1",
-    }
+OPERATOR = {"Authorization": f"Bearer {OPERATOR_KEY}"}
 
 
 @pytest.fixture(scope="module")
 def server(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("home")
-    publish(make_lake(home / "aside"), home / "features")
-    FeatureLookup(home / "features").apply()
-    releases = Releases(home / "registry")
-    for bundle in (shop.blend, shop.knn):
-        releases.add(bundle, metadata={"data_end": NOW, "verdict": {"passed": True}}, created=NOW)
-    port = free_port()
-    config = home / "amalgam.toml"
-    config.write_text(f"[service]\nport = {port}\npoll_seconds = 0.2\n")
-    command = serve_command(load_settings(config, home=home))
-    with (home / "service.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            env=environment(home, config),
-            cwd=home,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    url = f"http://127.0.0.1:{port}"
-    headers = {"Authorization": f"Bearer {KEY}"}
-    try:
-        with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
-            _wait_for(client, process, home / "service.log")
-            yield Server(home, url, process, client)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _wait_for(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + STARTING_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if client.get("/healthz").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise AssertionError(f"the service did not start:\n{log.read_text()[-3000:]}")
+    with serve(shop, tmp_path_factory.mktemp("home")) as running:
+        yield running
 
 
 def test_before_any_promotion_the_snapshot_answers_and_readiness_waits(server: Server) -> None:
@@ -131,7 +41,7 @@ def test_a_promotion_is_done_when_the_worker_serves_it(server: Server) -> None:
     (worker,) = server.releases.wait_until_served("1", 30)
     assert worker.release == "1"
     assert server.client.get("/readyz").json() == {"status": "ready", "release": "1"}
-    said = server.client.get("/v1/release").json()
+    said = server.client.get("/v1/release", headers=OPERATOR).json()
     assert (said["release"], said["serves"], said["states"]) == (
         "1",
         "fused:blend",
@@ -150,7 +60,7 @@ def test_keys_open_v1_and_nothing_else_is_told(server: Server) -> None:
         f"{server.url}/v1/recommend", json={}, headers={"X-API-Key": "another key for this test"}
     )
     assert by_header.status_code == 200
-    for path in ("/healthz", "/readyz", "/metrics", "/docs.json"):
+    for path in ("/healthz", "/readyz", "/docs.json"):
         assert httpx.get(server.url + path).status_code == 200
 
 
@@ -160,6 +70,9 @@ def test_keys_open_v1_and_nothing_else_is_told(server: Server) -> None:
         ("/v1/recommend", b"{", 400, "bad_request"),
         ("/v1/events", b"", 422, "invalid"),
         ("/v1/recommend", b'{"k": 0}', 422, "invalid"),
+        ("/v1/recommend", b'{"scenario": "checkout"}', 422, "bad_input"),
+        ("/v1/recommend", b'{"filters": {"price_min": 2, "price_max": 1}}', 422, "invalid"),
+        ("/v1/recommend", b'{"boosts": [{"factor": 2}]}', 422, "invalid"),
         ("/v1/recommend", b'{"request": {"k": 5}}', 422, "invalid"),
         ("/v1/recommend", b'{"user_id": "a secret name", "k": "ten"}', 422, "invalid"),
         ("/v1/events", b'{"events": []}', 422, "invalid"),
@@ -180,6 +93,43 @@ def test_every_error_has_the_one_shape(
         assert "http" not in response.text
         assert "secret" not in response.text
     assert "a secret name" not in (server.home / "service.log").read_text()
+
+
+def _release(server: Server) -> dict[str, Any]:
+    told: dict[str, Any] = server.client.get("/v1/release", headers=OPERATOR).json()
+    return told
+
+
+def test_rules_change_under_the_running_service(server: Server) -> None:
+    def rules_in_use(other_than: str) -> str:
+        deadline = time.monotonic() + 20
+        while (told := _release(server))["rules"] == other_than:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return str(told["rules"])
+
+    asked = {
+        "scenario": "product",
+        "item_id": cup(1),
+        "k": 6,
+        "filters": {"price_max": 35, "in_stock": True},
+        "boosts": [{"category": "cups", "factor": 2}],
+        "pins": [{"item_id": cup(7), "position": 2}],
+        "diversity": 0.3,
+        "exclude_bought": True,
+    }
+    before = server.post("/v1/recommend", asked).json()
+    assert [item["item_id"] for item in before["items"]][1] == cup(7)
+    rules = f"[all.hide]\nitems = ['{cup(7)}']\n[scenarios.gift]\nlike = 'email'"
+    (server.home / "rules.toml").write_text(rules)
+    digest = rules_in_use("none")
+    after = server.post("/v1/recommend", asked).json()
+    assert after["snapshot"] == f"{before['snapshot']}+{digest}"
+    assert len(after["items"]) == 6
+    assert not {cup(1), cup(7)} & {item["item_id"] for item in after["items"]}
+    assert server.post("/v1/recommend", {"scenario": "gift"}).json()["scenario"] == "gift"
+    (server.home / "rules.toml").unlink()
+    assert rules_in_use(digest) == "none"
 
 
 def test_an_event_is_in_the_next_answer_and_in_the_journal(server: Server) -> None:
@@ -214,6 +164,27 @@ def test_the_merged_document_has_posts_and_gets(server: Server) -> None:
     assert shape == {"$ref": "#/components/schemas/ErrorResponse"}
     used = set(_references(spec))
     assert used <= {f"#/components/schemas/{name}" for name in schemas}
+
+
+def test_search_and_items_over_the_wire(server: Server) -> None:
+    spec = server.client.get("/docs.json").json()
+    assert spec["components"]["schemas"]["SearchRequest"]["examples"]
+    assert "404" in spec["paths"]["/v1/items/{item_id}"]["get"]["responses"]
+    request = {"query": f"the {cup(7)}", "k": 3, "filters": {"price_min": 1}}
+    for _ in range(100):
+        # This snapshot was published without an index: the worker makes its own.
+        answer = server.post("/v1/search", request).json()
+        if answer["rung"] != "popularity":
+            break
+        time.sleep(0.1)
+    assert (answer["rung"], answer["items"][0]["item_id"]) == ("text", cup(7))
+    found = server.client.get(f"/v1/items/{cup(7)}")
+    assert found.status_code == 200 and found.json()["title"] == f"The {cup(7)}"
+    for path in ("no-such-thing", "a%2F..%2Fb", ""):
+        missing = server.client.get(f"/v1/items/{path}")
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+    refused = server.post("/v1/search", {"query": "tea\u0000"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "invalid")
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -1,0 +1,229 @@
+"""What one retriever says of one block of histories: its best items, and its score of any.
+
+Every kind looks at no more of the catalogue than it must, so that one request is fast on a large
+one; the answers are those of all scores laid out (`DenseScores`) and ranked.
+"""
+
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from models.base import PAD, FloatArray, Histories, IntArray
+from models.retrieval.item_search import ItemSearch
+from models.retrieval.item_vectors import ItemVectors
+from models.retrieval.topk import top_k, top_k_of
+from models.retrieval.weighting import Recency, profiles
+
+Allowed = NDArray[np.bool_]
+"""(B, I), or (1, I) for all rows alike: which items a list may hold."""
+
+
+class BlockScores(Protocol):
+    """One retriever on B histories of a catalogue of I items."""
+
+    def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
+        """Return the (B, k) best allowed items, best first, and their scores; ties go to the
+        smaller item_index. PAD and -inf where there are fewer.
+
+        Items that score 0, of which the model knows nothing, may be left out.
+        """
+        ...
+
+    def score(self, items: IntArray) -> FloatArray:
+        """Return the scores of (B, C) items, -inf for PAD."""
+        ...
+
+
+class HistoryBlock:
+    """B histories, and their profiles: made once, however many retrievers ask for the same."""
+
+    def __init__(self, histories: Histories) -> None:
+        self.histories = histories
+        self._profiles: dict[tuple[bytes, Recency, int], sparse.csr_array] = {}
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def profiles(
+        self, event_weights: FloatArray, recency: Recency, n_items: int
+    ) -> sparse.csr_array:
+        """Return what `weighting.profiles` does; the matrix is shared and must not be written
+        to.
+        """
+        key = (event_weights.tobytes(), recency, n_items)
+        made = self._profiles.get(key)
+        if made is None:
+            made = profiles(self.histories, event_weights, recency, n_items)
+            self._profiles[key] = made
+        return made
+
+
+class DenseScores:
+    """All (B, I) scores, laid out."""
+
+    def __init__(self, scores: FloatArray) -> None:
+        self._scores = scores
+
+    def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
+        """As BlockScores says; items that score 0 are in."""
+        return top_k(np.where(allowed, self._scores, np.float32(-np.inf)), k)
+
+    def score(self, items: IntArray) -> FloatArray:
+        """As BlockScores says."""
+        found = np.take_along_axis(self._scores, np.maximum(items, 0), axis=1)
+        return np.where(items == PAD, np.float32(-np.inf), found)
+
+
+class SparseScores:
+    """Scores of a model that sums up rows of a sparse (I, I) table: profiles (B, I) times it.
+
+    Only the items that the rows name are looked at; all others score 0.
+    """
+
+    def __init__(self, profiles: sparse.csr_array, table: sparse.csr_array, n_items: int) -> None:
+        one = profiles.shape[0] == 1
+        self._items, self._scores, self._dense = (_one_sum if one else _sums)(
+            profiles, table, n_items
+        )
+
+    def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
+        """As BlockScores says; only items that score above 0 are in."""
+        items, scores = self._items, self._scores
+        rows = np.arange(len(items))[:, None] if len(allowed) > 1 else 0
+        kept = (scores > 0) & allowed[rows, np.maximum(items, 0)]
+        return top_k_of(items, np.where(kept, scores, np.float32(-np.inf)), k)
+
+    def score(self, items: IntArray) -> FloatArray:
+        """As BlockScores says."""
+        return self._dense.score(items)
+
+
+class OrderedScores:
+    """One score of each item for everybody: (I,), and the (I,) items from the best down."""
+
+    def __init__(self, scores: FloatArray, order: IntArray, n_rows: int) -> None:
+        self._scores, self._order, self._n_rows = scores, order, n_rows
+
+    def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
+        """As BlockScores says; items that score 0 are in."""
+        n_items, looked_at = len(self._order), 4 * k
+        while True:
+            ranked = self._order[:looked_at]
+            free = allowed[:, ranked]
+            if looked_at >= n_items or int(free.sum(axis=1).min(initial=k)) >= k:
+                break
+            looked_at *= 8
+        free &= np.cumsum(free, axis=1) <= k
+        rows, places = np.nonzero(free)
+        columns = np.cumsum(free, axis=1)[rows, places] - 1
+        items = np.full((len(free), k), PAD, np.int32)
+        items[rows, columns] = ranked[places]
+        items = np.broadcast_to(items, (self._n_rows, k))
+        return items, self.score(items)
+
+    def score(self, items: IntArray) -> FloatArray:
+        """As BlockScores says."""
+        found = self._scores[np.maximum(items, 0)]
+        return np.where(items == PAD, np.float32(-np.inf), found)
+
+
+_MORE = 32
+"""Items looked at beyond a list's end: two ways to sum up a product may differ in the last bit."""
+
+
+class VectorScores:
+    """Inner products of (B, D) states with the vectors of items, found through an inverted file.
+
+    vectors  of K items: those of `search`, and after them those that came after the fit
+    items    (K,) int32, the item of each vector; None: vector i is item i's
+    places   (I,) int32, the vector of each item; -1 where it has none, and scores a row's lowest
+    """
+
+    def __init__(
+        self,
+        states: FloatArray,
+        vectors: ItemVectors,
+        search: ItemSearch,
+        items: IntArray | None = None,
+        places: IntArray | None = None,
+    ) -> None:
+        self._states, self._vectors, self._search = states, vectors, search
+        self._items, self._places = items, places
+
+    def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
+        """As BlockScores says, of what the search finds; nothing for a state of zeros."""
+        near = np.full((len(self._states), k + _MORE), PAD, np.int32)
+        for row in np.flatnonzero(self._states.any(axis=1)).tolist():
+            found = self._near(self._states[row], k + _MORE, allowed[row % len(allowed)])
+            near[row, : len(found)] = found
+        return top_k_of(near, self.score(near), k)
+
+    def score(self, items: IntArray) -> FloatArray:
+        """As BlockScores says."""
+        places = np.maximum(items, 0)
+        if self._places is None:  # what lies beyond, the model could not place: it scores 0
+            missing, instead = places >= len(self._vectors), np.zeros((1, 1), np.float32)
+        else:
+            places = self._places[places]
+            missing = places < 0
+            instead = self._lowest if bool(missing.any()) else np.zeros((1, 1), np.float32)
+        found = self._vectors.dots_at(self._states, np.where(missing, 0, places))
+        return np.where(items == PAD, np.float32(-np.inf), np.where(missing, instead, found))
+
+    @cached_property
+    def _lowest(self) -> FloatArray:
+        """The least score of a fitted vector, (B, 1)."""
+        lowest: FloatArray = (self._states @ self._vectors.fitted.T).min(axis=1, keepdims=True)
+        return lowest
+
+    def _near(self, state: FloatArray, n: int, allowed: NDArray[np.bool_]) -> IntArray:
+        """Return at most n of the allowed items, those with the largest products, in any order."""
+        items, dots = self._search.scan(state)
+        if len(self._vectors.added):
+            after = np.arange(len(self._vectors.fitted), len(self._vectors), dtype=np.int32)
+            items = np.concatenate((items, after))
+            dots = np.concatenate((dots, self._vectors.added @ state))
+        if self._items is not None:
+            items = self._items[items]
+        dots[~allowed[items]] = -np.inf
+        if len(items) > n:
+            kept = np.argpartition(dots, -n)[-n:]
+            items, dots = items[kept], dots[kept]
+        return items[dots > -np.inf]
+
+
+Sums = tuple[IntArray, FloatArray, DenseScores]
+"""(B, n) items that may score other than 0, PAD where a row has fewer; their scores; and all."""
+
+
+def _sums(profiles: sparse.csr_array, table: sparse.csr_array, n_items: int) -> Sums:
+    """Sum up the rows of a table for many profiles."""
+    found = profiles @ table
+    lengths = np.diff(found.indptr)
+    filled = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
+    items = np.full(filled.shape, PAD, np.int32)
+    scores = np.full(filled.shape, -np.inf, np.float32)
+    items[filled], scores[filled] = found.indices, found.data
+    dense = np.zeros((len(items), n_items), np.float32)
+    dense[np.repeat(np.arange(len(items)), lengths), found.indices] = found.data
+    return items, scores, DenseScores(dense)
+
+
+def _one_sum(profile: sparse.csr_array, table: sparse.csr_array, n_items: int) -> Sums:
+    """Sum up the rows of a table for one profile, as `_sums` does, with fewer calls."""
+    starts = table.indptr[profile.indices].astype(np.int64)
+    lengths = table.indptr[profile.indices + 1] - starts
+    ends = np.cumsum(lengths)
+    size = int(ends[-1]) if len(ends) else 0
+    entries = np.repeat(starts - (ends - lengths), lengths) + np.arange(size)
+    items = table.indices[entries]
+    dense = np.zeros((1, n_items), np.float32)
+    np.add.at(dense[0], items, table.data[entries] * np.repeat(profile.data, lengths))
+    # Of the entries that name one item, one stays.
+    last = np.empty(n_items, np.int32)
+    last[items] = np.arange(size, dtype=np.int32)
+    items = items[last[items] == np.arange(size)][None, :]
+    return items, dense[0][items], DenseScores(dense)

@@ -1,0 +1,150 @@
+"""What a block is asked is answered as if all scores were laid out and ranked."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.base import PAD, Catalogue, Histories, TrainingData
+from models.registry import load_retriever, make_retriever
+from models.retrieval.block_scores import DenseScores, HistoryBlock, VectorScores
+from models.retrieval.dense import DenseRetriever
+from models.retrieval.item_search import ItemSearch
+from tests.models.conformance import WEIGHTS, training
+
+N_ITEMS = 400
+N_USERS = 150
+K = 30
+MODELS: list[tuple[str, dict[str, Any]]] = [
+    ("popularity", {}),
+    ("item_knn", {"n_neighbours": 20}),
+    ("transitions", {"n_neighbours": 20}),
+    ("ease", {"max_items": 1, "n_neighbours": 10}),
+    ("ials", {"epochs": 2, "embedding_size": 16}),
+    ("text", {"embedding_size": 16, "min_items": 1}),
+    ("sasrec", {"epochs": 1, "embedding_size": 16, "patience": 0, "max_length": 12}),
+]
+
+
+def shop() -> TrainingData:
+    """Shoppers of twenty tastes; the last forty items are never taken, ten have no text."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for user in range(N_USERS):
+        taste = user % 20
+        items = (rng.zipf(1.5, 20) * 20 + taste) % (N_ITEMS - 40)
+        rows += [(user, day, int(item)) for day, item in enumerate(items)]
+    data = training(rows, N_ITEMS)
+    words = np.array([f"word{number}" for number in range(60)])
+    titles = [" ".join(rng.choice(words, 4)) + f" kind{i % 20}" for i in range(N_ITEMS)]
+    titles[-10:] = [""] * 10
+    catalogue = data.catalogue
+    described = Catalogue(
+        item_ids=catalogue.item_ids,
+        titles=tuple(titles),
+        descriptions=("",) * N_ITEMS,
+        categories=("",) * N_ITEMS,
+        brands=("",) * N_ITEMS,
+        tags=((),) * N_ITEMS,
+        prices=catalogue.prices,
+    )
+    return replace(data, catalogue=described)
+
+
+def some(n_rows: int = 8) -> Histories:
+    """Histories of 0 to 14 events, of items the training knows."""
+    rng = np.random.default_rng(9)
+    items = rng.integers(0, N_ITEMS - 40, (n_rows, 14)).astype(np.int32)
+    items[np.arange(14) < 14 - np.linspace(0, 14, n_rows).astype(int)[:, None]] = PAD
+    ages = np.where(items == PAD, 0, np.arange(14, 0, -1)).astype(np.float32)
+    return Histories(items, np.zeros(items.shape, np.int8), ages)
+
+
+def fitted(name: str, options: dict[str, Any]) -> DenseRetriever:
+    model = make_retriever(name, options)
+    model.search_from = 100
+    return model.fit(shop(), event_weights=WEIGHTS, seed=0)
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=[name for name, _ in MODELS])
+def model(request: pytest.FixtureRequest) -> DenseRetriever:
+    return fitted(*request.param)
+
+
+def with_every_list(model: DenseRetriever) -> DenseRetriever:
+    """The model, whose search, if it has one, reads all lists: so nothing is missed."""
+    search = getattr(model, "_search", None)
+    if search is not None:
+        setattr(model, "_search", replace(search, n_probe=len(search.centroids)))  # noqa: B010
+    return model
+
+
+@pytest.mark.parametrize("added", [0, 7])
+def test_lists_and_scores_are_those_of_all_scores(model: DenseRetriever, added: int) -> None:
+    model = with_every_list(model)
+    if added:
+        model = model.extended(shop().catalogue.take(np.arange(added)))
+    histories, size = some(), N_ITEMS + added
+    dense = DenseScores(model.score_all(histories))
+    block = model.block_scores(HistoryBlock(histories))
+    rng = np.random.default_rng(2)
+    for allowed in (np.ones((1, size), bool), rng.random((len(histories), size)) < 0.7):
+        items, scores = block.top(K, allowed)
+        expected, best = dense.top(K, np.broadcast_to(allowed, (len(histories), size)))
+        known = (scores != 0) & (items != PAD)
+        # Of what a model knows nothing (0), a list may hold it or not.
+        for row in range(len(histories)):
+            listed = (best[row] != 0) & np.isfinite(best[row])
+            positive = listed & (best[row] > 0) if not (best[row] < 0).all() else listed
+            ours = scores[row][known[row]][: positive.sum()]
+            np.testing.assert_allclose(ours, best[row][positive], rtol=2e-5, atol=2e-6)
+            same = set(items[row][known[row]]) & set(expected[row][positive])
+            assert len(same) >= positive.sum() - 1  # two that differ in a last bit at the end
+    asked = rng.integers(-1, size, (len(histories), 50)).astype(np.int32)
+    np.testing.assert_allclose(block.score(asked), dense.score(asked), rtol=2e-5, atol=2e-6)
+
+
+def test_a_query_gets_alone_what_it_gets_in_a_batch(model: DenseRetriever) -> None:
+    histories, allowed = some(), np.ones((1, N_ITEMS), bool)
+    batch = model.block_scores(HistoryBlock(histories)).top(K, allowed)
+    for row in range(len(histories)):
+        one = model.block_scores(HistoryBlock(histories[row : row + 1])).top(K, allowed)
+        np.testing.assert_allclose(one[1][0], batch[1][row], rtol=2e-5, atol=2e-6)
+
+
+def test_saved_and_loaded_it_searches_as_before(model: DenseRetriever, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    loaded = load_retriever(model.name, tmp_path)
+    allowed = np.ones((1, N_ITEMS), bool)
+    for left, right in zip(
+        *(one.block_scores(HistoryBlock(some())).top(K, allowed) for one in (model, loaded)),
+        strict=True,
+    ):
+        assert left.tobytes() == right.tobytes()
+
+
+def test_a_search_is_tuned_until_it_finds_what_a_full_one_does() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(40, 16)) * 2
+    vectors = (centres[rng.integers(0, 40, 6000)] + rng.normal(size=(6000, 16))).astype(np.float32)
+    states = (centres[rng.integers(0, 40, 60)] + rng.normal(size=(60, 16))).astype(np.float32)
+    search = ItemSearch.build(vectors, states[:40], seed=1)
+    assert search.n_probe < len(search.centroids)  # it does not look at everything
+    found = VectorScores(states[40:], _vectors(vectors), search).top(200, np.ones((1, 6000), bool))
+    exact, _ = DenseScores(states[40:] @ vectors.T).top(200, np.ones((1, 6000), bool))
+    shared = [
+        len(set(left) & set(right)) / 200 for left, right in zip(found[0], exact, strict=True)
+    ]
+    assert np.mean(shared) >= 0.97
+    assert np.bincount(search.rows, minlength=6000).tolist() == [1] * 6000
+    again = ItemSearch.build(vectors, states[:40], seed=1)
+    assert again.vectors.tobytes() == search.vectors.tobytes()
+    assert again.n_probe == search.n_probe
+
+
+def _vectors(fitted_vectors: np.ndarray) -> Any:
+    from models.retrieval.item_vectors import ItemVectors
+
+    return ItemVectors(fitted_vectors)
