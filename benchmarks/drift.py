@@ -169,18 +169,24 @@ def quiet(shops: int, seed: int, tell: Callable[[str], Any]) -> Line:
 
 
 def planted(
-    plans: Sequence[Planted], shops: int, seed: int, tell: Callable[[str], Any]
+    plans: Sequence[Planted],
+    shops: int,
+    seed: int,
+    tell: Callable[[str], Any],
+    windows: int = CHANGED_WINDOWS,
 ) -> list[Line]:
-    """Return what was found of each plan, in the same shops for all."""
+    """Return what was found of each plan, in the same shops for all, in so many windows after it
+    (more for gradual ones).
+    """
     lines = [Line(plan.kind, plan.size, plan.effect) for plan in plans]
     for number in range(shops):
         release = Release(seed + number)
         for plan, line in zip(plans, lines, strict=True):
             change = replace(plan.change, day=HISTORY_DAYS + plan.change.day)
-            windows = CHANGED_WINDOWS + (GRADUAL_WEEKS if change.weeks > 1 else 0)
+            length = windows + (GRADUAL_WEEKS if change.weeks > 1 else 0)
             delay: int | None = None
             accounts = release.accounts(plan)
-            for window, judged in enumerate(release.watch(windows, (change,))):
+            for window, judged in enumerate(release.watch(length, (change,))):
                 _add(line, judged, accounts)
                 if delay is None and _found(plan, judged, accounts):
                     delay = window

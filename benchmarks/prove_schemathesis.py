@@ -139,6 +139,8 @@ def run_cases(service: LiveService, *, cases: int, spoiled: int, seed: int) -> O
     with service.client(OPERATOR_KEY) as client:
         spec = client.get("/docs.json").json()
         for path in sorted(path for path, methods in spec["paths"].items() if "post" in methods):
+            # Keys have tests of their own: here a wrong one would only hide the body.
+            spec["paths"][path]["post"].pop("security", None)
             outcome.statuses[path], outcome.bodies[path] = Counter(), {}
             for mode in ("positive", "negative"):
                 _generated(client, spec, path, mode, cases, seed, outcome)

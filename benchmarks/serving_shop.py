@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from contracts.settings import (
 SEED = 7
 DAYS = 30
 MADE = "made.json"
+TREES = "lambdamart"
 SETTINGS = """
 [service]
 port = {port}
@@ -163,8 +164,10 @@ def _train(settings: Settings, now: datetime, watch: "_Watch") -> list[str]:
     from flows.steps.history import read_history
     from flows.steps.training import join_features, recipe
     from models.artifacts import write_manifest
-    from models.ranking.two_stage import FUSED
-    from models.recipe import assemble, learn_to_fuse, prepare
+    from models.ranking.covisits import CoVisits
+    from models.ranking.first_stage import FirstStage
+    from models.ranking.two_stage import FUSED, TwoStageRecommender
+    from models.recipe import learn_to_fuse, prepare
     from services.registry import Releases
 
     with watch.step("join"):
@@ -173,11 +176,13 @@ def _train(settings: Settings, now: datetime, watch: "_Watch") -> list[str]:
         prepared = prepare(inputs, recipe(settings))
     with watch.step("learn"):
         learned = learn_to_fuse(prepared, settings.retrievers, watch.tell)
-    # The trees are what is timed, also where some part alone would be served.
-    fusions = replace(learned.fusions, serves=f"{FUSED}:lambdamart")
-    learned = replace(learned, fusions=fusions)
-    with watch.step("refit"):
-        release = assemble(prepared, learned, now, watch.tell)
+        data = prepared.data(prepared.roles.fit_end)
+        covisits = CoVisits.fit(data, prepared.config.weights())
+    models = learned.retrievers.models
+    stage = FirstStage(models, prepared.catalogue, prepared.config, covisits)
+    # The trees are what is timed, also where some part alone would be served; and the models as
+    # they are: a training would fit them again on the last three days.
+    release = TwoStageRecommender(stage, f"{FUSED}:{TREES}", learned.fusions.fusions[TREES])
     releases = Releases(settings.registry)
     settings.registry.mkdir(parents=True, exist_ok=True)
     with watch.step("pack"), tempfile.TemporaryDirectory(dir=settings.registry) as folder:

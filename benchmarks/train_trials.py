@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from contracts import columns as c
 from contracts.settings import CONFIG_VARIABLE, DEMO_VARIABLE, HOME_VARIABLE, Settings
 from contracts.settings import load_settings as read_settings
 from contracts.tables import INTERACTIONS, ITEMS, TIMESTAMP
+from flows.up import TOKEN_VARIABLE, end_leftovers
 from lake.store import Lake
 from models.artifacts import verify_manifest
 from services.registry import CARD, Releases
@@ -177,14 +179,20 @@ def run_flow(home: Path, flow: str, parameters: dict[str, Any], stop: Stop | Non
 def run_command(home: Path, flow: str, parameters: dict[str, Any], stop: Stop | None) -> bool:
     """Run a flow as the command does, with a Prefect server of its own; say whether it was killed.
 
+    The server outlives a killed process, and is ended here.
+
     Raises:
         RuntimeError: it ended by an error.
     """
     told = json.dumps([str(home), flow, parameters, None if stop is None else asdict(stop)])
-    command = [sys.executable, "-m", "benchmarks.train_trials", told]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command, token = [sys.executable, "-m", "benchmarks.train_trials", told], uuid.uuid4().hex
+    values = os.environ | {TOKEN_VARIABLE: token}
+    log = home.parent / f"{flow}.log"
+    with log.open("w") as said:
+        done = subprocess.run(command, env=values, stdout=said, stderr=said, check=False)
+    end_leftovers(token)
     if done.returncode not in {0, -9}:
-        raise RuntimeError(f"{flow} ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{flow} ended with {done.returncode}: {log.read_text()[-2000:]}")
     return done.returncode == -9
 
 

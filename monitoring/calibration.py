@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import BadInputError
 from contracts.settings import MonitorSettings
 from monitoring.days import WEEK, Column, Counts, Days, Ints, like_weekdays
 from monitoring.distance import Method, score
@@ -63,12 +64,26 @@ class Calibration:
 
 
 def methods_of(columns: tuple[Column, ...], settings: MonitorSettings) -> dict[str, Method]:
-    """Return the method per column: the settings', else drop for outcomes and psi for the rest."""
-    usual: dict[str, Method] = {
-        column.name: "drop" if column.kind == "outcome" else "psi" for column in columns
-    }
-    chosen = {name: method for name, method in settings.methods.items() if name in usual}
-    return usual | chosen
+    """Return the method per column: drop for outcomes; else the settings', or psi.
+
+    Raises:
+        BadInputError: the settings name a method that a column cannot have.
+    """
+    found: dict[str, Method] = {}
+    for column in columns:
+        chosen = settings.methods.get(column.name)
+        if chosen is not None and column.kind == "outcome":
+            raise BadInputError(
+                f"monitor.methods.{column.name} = {chosen!r}: outcomes are judged by how far they "
+                "fell; take it out, and see monitor.outcome_drop"
+            )
+        if chosen == "wasserstein" and not column.values:
+            raise BadInputError(
+                f"monitor.methods.{column.name} = {chosen!r}: its values have no order; "
+                "use psi or jensenshannon"
+            )
+        found[column.name] = chosen or ("drop" if column.kind == "outcome" else "psi")
+    return found
 
 
 def calibrate(days: Days, settings: MonitorSettings, *, seed: int) -> Calibration | None:

@@ -16,10 +16,11 @@ from contracts.settings import MonitorSettings
 from monitoring.bots import Bot
 from monitoring.calibration import Calibration
 from monitoring.days import WEEK, Days, join
+from monitoring.events import EVENT_COLUMNS
 from monitoring.feed import broken_feed
 from monitoring.judge import ColumnDrift, Pair, judge_columns
 from monitoring.profile import Profile, day_of, midnight_of
-from monitoring.served import OutcomeRow, Served
+from monitoring.served import BASE_SCORE, SERVED_COLUMNS, OutcomeRow, Served
 
 Verdict = Literal["drift", "no drift", "too little data", "broken feed"]
 
@@ -127,8 +128,10 @@ def check_drift(
         seed: of a calibration under other settings than the release's.
 
     Raises:
-        BadInputError: `now` lies before the release's first day, or has no time zone.
+        BadInputError: `recent` does not end at `now`, `now` has no time zone, or the settings name
+            a column that there is not, or a method that it cannot have.
     """
+    _check_names(settings)
     days = join(profile.days, recent)
     today, end = day_of(now), len(profile.days)
     if days.before != today:
@@ -178,6 +181,16 @@ def check_drift(
         ),
         tuple(pairs),
     )
+
+
+def _check_names(settings: MonitorSettings) -> None:
+    for section in ("methods", "thresholds"):
+        for name in getattr(settings, section):
+            if name not in EVENT_COLUMNS + SERVED_COLUMNS and not name.startswith(BASE_SCORE):
+                raise BadInputError(
+                    f"monitor.{section}.{name}: there is no such column; known: "
+                    f"{', '.join(EVENT_COLUMNS + SERVED_COLUMNS)}, {BASE_SCORE}1, ..."
+                )
 
 
 def _judged(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -21,10 +20,20 @@ from contracts import columns as c
 from contracts.errors import BadInputError
 from contracts.events import EVENT_TYPES
 from contracts.state import MICROS_PER_DAY
-from contracts.tables import TIMESTAMP
 from monitoring.bots import Bot, find_bots, usual_limit
 from monitoring.days import Column, Counts, Days, Ints
-from monitoring.seen import Hashes, Seen
+from monitoring.rows import (
+    Catalogue,
+    EventRows,
+    Groups,
+    encoded,
+    floats,
+    hashes_of,
+    is_present,
+    mix,
+    whole,
+)
+from monitoring.seen import Seen
 
 BASKET_SIZE: Final = "basket_size"
 VISIT_EVENTS: Final = "visit_events"
@@ -33,7 +42,15 @@ CATEGORY_TOP: Final = "category_top"
 NEW_ITEM: Final = "new_item"
 NEW_USER: Final = "new_user"
 NUMERIC: Final = (c.PRICE, c.QUANTITY, BASKET_SIZE, VISIT_EVENTS)
-UNKNOWN: Final = "unknown"
+EVENT_COLUMNS: Final = (
+    c.EVENT_TYPE,
+    *NUMERIC,
+    HOUR,
+    NEW_ITEM,
+    NEW_USER,
+    CATEGORY_TOP,
+    c.CATEGORY,
+)
 OTHER: Final = "other"
 MISSING: Final = "missing"
 BINS: Final = 10
@@ -50,16 +67,6 @@ KNOWN: Final = (c.PRICE, c.QUANTITY, c.SESSION_ID, c.CATEGORY)
 """Columns whose share of present values the check of the feed looks at."""
 LOG_PRICE: Final = "log_price"
 EVENTS: Final = "events"
-_READ: Final = (
-    c.USER_ID,
-    c.ITEM_ID,
-    c.EVENT_TYPE,
-    c.EVENT_TIMESTAMP,
-    c.PRICE,
-    c.QUANTITY,
-    c.SESSION_ID,
-)
-_CATALOGUE: Final = (c.ITEM_ID, c.CATEGORY, c.PRICE, c.VALID_FROM, c.RELEASED_AT)
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def learn(
     Raises:
         BadInputError: columns are missing, or there are no events on those days.
     """
-    rows = _Rows(events, before)
+    rows = EventRows(events, before)
     if not ((rows.day >= since) & (rows.day < before)).any():
         raise BadInputError(f"no events on days {since} to {before}; nothing to learn from")
     limit = usual_limit(rows.people, rows.day, bot_events_per_day)
@@ -99,7 +106,7 @@ def learn(
     first = rows.first_days()
     chosen = (rows.day >= since) & (rows.day < before)
     first, rows = first[chosen], rows.keep(chosen)
-    shelf = _Shelf(items)
+    shelf = Catalogue(items)
     top = _most_frequent(rows.table[c.ITEM_ID]) if shelf.without_categories else None
     values = _values(rows, shelf, top, first == rows.day)
     columns = tuple(_column(name, found.kept()) for name, found in values.items())
@@ -123,11 +130,11 @@ def count(
             f"cannot watch day {before}: the release's own data ends on day {since}; "
             "name a later moment"
         )
-    rows = _Rows(events, before, since)
+    rows = EventRows(events, before, since)
     is_bot, bots = find_bots(rows.people, rows.day, rows.times_us, learnt.bot_limit)
     rows = rows.keep(~is_bot)
     new = (rows.first_days() == rows.day) & ~learnt.seen.knows(rows.person)
-    shelf = _Shelf(items)
+    shelf = Catalogue(items)
     values = _values(rows, shelf, learnt.top_items, new)
     return _count(rows, shelf, values, learnt.columns, since, before), bots
 
@@ -148,109 +155,22 @@ class _Values:
         return self.values.filter(pa.array(self.once))
 
 
-class _Rows:
-    """Events before a day, with who, when and which day as arrays; columns by name."""
-
-    def __init__(self, events: pa.Table, before: int, since: int | None = None) -> None:
-        missing = [name for name in _READ if name not in events.column_names]
-        if missing:
-            raise BadInputError(f"events to be watched lack the columns {missing}")
-        table = events.select(_READ)
-        times = pc.cast(pc.cast(table[c.EVENT_TIMESTAMP], TIMESTAMP), pa.int64()).to_numpy()
-        inside = times < before * MICROS_PER_DAY
-        if since is not None:
-            inside &= times >= since * MICROS_PER_DAY
-        who = pc.fill_null(pc.coalesce(table[c.USER_ID], table[c.SESSION_ID]), "")
-        self.table, self.times_us = table, times
-        self.people = _encoded(who)
-        self.person = _hashes(self.people)
-        self.session = _hashes(_encoded(pc.fill_null(table[c.SESSION_ID], "")))
-        self._mask(inside)
-
-    @property
-    def day(self) -> Ints:
-        """Return the UTC day of each row."""
-        return np.asarray(self.times_us // MICROS_PER_DAY)
-
-    def keep(self, mask: NDArray[np.bool_]) -> "_Rows":
-        if not mask.all():
-            self._mask(mask)
-        return self
-
-    def first_days(self) -> Ints:
-        """Return for each row the first day of its shopper in these rows."""
-        _, place = np.unique(self.person, return_inverse=True)
-        first = np.full(int(place.max(initial=-1)) + 1, np.iinfo(np.int64).max)
-        np.minimum.at(first, place, self.day)
-        return np.asarray(first[place])
-
-    def _mask(self, mask: NDArray[np.bool_]) -> None:
-        if mask.all():
-            return
-        chosen = pa.array(mask)
-        self.table, self.people = self.table.filter(chosen), self.people.filter(chosen)
-        self.times_us, self.person = self.times_us[mask], self.person[mask]
-        self.session = self.session[mask]
-
-
-class _Shelf:
-    """The catalogue by place: newest category and price of each item, and its first day."""
-
-    def __init__(self, items: pa.Table) -> None:
-        missing = [name for name in _CATALOGUE if name not in items.column_names]
-        if missing:
-            raise BadInputError(f"items for the watch lack the columns {missing}")
-        ordered = items.select(_CATALOGUE).sort_by(c.VALID_FROM)
-        grouped = ordered.group_by(c.ITEM_ID, use_threads=False).aggregate([
-            (c.CATEGORY, "last"),
-            (c.PRICE, "last"),
-            (c.VALID_FROM, "min"),
-            (c.RELEASED_AT, "min"),
-        ])
-        self.ids = _whole(grouped[c.ITEM_ID])
-        self.category = grouped[f"{c.CATEGORY}_last"]
-        self.price = grouped[f"{c.PRICE}_last"].to_numpy(zero_copy_only=False).astype(float)
-        first = pc.cast(pc.cast(grouped[f"{c.VALID_FROM}_min"], TIMESTAMP), pa.int64())
-        released = pc.cast(pc.cast(grouped[f"{c.RELEASED_AT}_min"], TIMESTAMP), pa.int64())
-        known = first.to_numpy().astype(np.int64)
-        # What came with the first catalogue is not new: it was there before it was told.
-        load = known == (known.min() if len(known) else 0)
-        told = released.to_numpy(zero_copy_only=False).astype(float)
-        born = np.where(np.isnan(told), np.where(load, -np.inf, known), told)
-        self.first_day = np.floor(born / MICROS_PER_DAY)
-        self.without_categories = self.category.null_count == len(self.category)
-
-    def places(self, item_ids: pa.ChunkedArray) -> Ints:
-        """Return the place of each item, -1 where the catalogue does not know it."""
-        found = pc.fill_null(pc.index_in(item_ids, value_set=self.ids), -1)
-        return np.asarray(_whole(found).to_numpy(zero_copy_only=False), np.int64)
-
-    def groups(self, steps: int | None) -> pa.Array:
-        """Return the category of each item, cut to its first `steps`."""
-        if steps is None:
-            name = pc.utf8_trim_whitespace(pc.fill_null(_whole(self.category), ""))
-        else:
-            parts = pc.split_pattern(pc.fill_null(_whole(self.category), ""), ">", max_splits=1)
-            name = pc.utf8_trim_whitespace(pc.list_element(parts, 0))
-        return pc.if_else(pc.equal(name, ""), UNKNOWN, name)
-
-
 def _values(
-    rows: _Rows, shelf: _Shelf, top_items: tuple[str, ...] | None, new: NDArray[np.bool_]
+    rows: EventRows, shelf: Catalogue, top_items: tuple[str, ...] | None, new: NDArray[np.bool_]
 ) -> dict[str, _Values]:
     table, place = rows.table, shelf.places(rows.table[c.ITEM_ID])
     there = place >= 0
-    own = _floats(table[c.PRICE])
+    own = floats(table[c.PRICE])
     listed = np.where(there, shelf.price[place] if len(shelf.price) else np.nan, np.nan)
     first = np.where(there, shelf.first_day[place] if len(shelf.price) else -np.inf, -np.inf)
-    alone = rows.session == _hashes(_encoded(pa.chunked_array([pa.array([""])])))[0]
-    visit = _Groups(np.where(alone, rows.person, rows.session), rows.day, rows.times_us)
-    basket = _Groups(rows.person, rows.times_us, rows.times_us)
+    alone = rows.session == hashes_of(encoded(pa.chunked_array([pa.array([""])])))[0]
+    visit = Groups(np.where(alone, rows.person, rows.session), rows.day, rows.times_us)
+    basket = Groups(rows.person, rows.times_us, rows.times_us)
     hour = rows.times_us % MICROS_PER_DAY // (MICROS_PER_DAY // len(HOURS))
     found = {
-        c.EVENT_TYPE: _Values(_encoded(table[c.EVENT_TYPE])),
+        c.EVENT_TYPE: _Values(encoded(table[c.EVENT_TYPE])),
         c.PRICE: _Values(np.where(np.isnan(own), listed, own)),
-        c.QUANTITY: _Values(_floats(table[c.QUANTITY])),
+        c.QUANTITY: _Values(floats(table[c.QUANTITY])),
         BASKET_SIZE: _Values(basket.size, basket.first),
         VISIT_EVENTS: _Values(visit.size, visit.first),
         HOUR: _Values(_labelled(hour, HOURS), visit.first),
@@ -263,7 +183,7 @@ def _values(
             table[c.ITEM_ID],
             OTHER,
         )
-        return found | {CATEGORY_TOP: _Values(_encoded(groups))}
+        return found | {CATEGORY_TOP: _Values(encoded(groups))}
     for name, steps in ((CATEGORY_TOP, 1), (c.CATEGORY, None)):
         per_item = pc.dictionary_encode(pa.concat_arrays([shelf.groups(steps), pa.array([OTHER])]))
         code = per_item.indices.to_numpy()[np.where(there, place, len(per_item) - 1)]
@@ -317,8 +237,8 @@ def day_counts(day: Ints, since: int, before: int, bins: Ints, n_bins: int) -> C
 
 
 def _count(
-    rows: _Rows,
-    shelf: _Shelf,
+    rows: EventRows,
+    shelf: Catalogue,
     values: dict[str, _Values],
     columns: tuple[Column, ...],
     since: int,
@@ -332,11 +252,11 @@ def _count(
         bins = codes(column, found.kept())
         tables[column.name] = day_counts(on, since, before, bins, len(column.labels))
     place = day - since
-    own = _floats(rows.table[c.PRICE])
+    own = floats(rows.table[c.PRICE])
     present = {
         c.PRICE: ~np.isnan(own),
-        c.QUANTITY: _there(rows.table[c.QUANTITY]),
-        c.SESSION_ID: _there(rows.table[c.SESSION_ID]),
+        c.QUANTITY: is_present(rows.table[c.QUANTITY]),
+        c.SESSION_ID: is_present(rows.table[c.SESSION_ID]),
         c.CATEGORY: shelf.places(rows.table[c.ITEM_ID]) >= 0,
     }
     health = {f"known_{name}": _per_day(place, n_days, mask) for name, mask in present.items()}
@@ -349,68 +269,22 @@ def _per_day(place: Ints, n_days: int, weights: Any = None) -> Counts:
     return np.bincount(place, weights, minlength=n_days).astype(np.float64)
 
 
-def _visits(rows: _Rows, place: Ints, n_days: int) -> Counts:
+def _visits(rows: EventRows, place: Ints, n_days: int) -> Counts:
     """Return (sum n)^2 / sum n^2 over each day's shoppers of n rows: Kish's effective size (1965).
 
     Rows of one shopper are no independent draws; of one shopper on two days they nearly are.
     """
-    _, first, sizes = np.unique(_mix(rows.person, place), return_index=True, return_counts=True)
+    _, first, sizes = np.unique(mix(rows.person, place), return_index=True, return_counts=True)
     on = place[first]
     total, square = _per_day(on, n_days, sizes), _per_day(on, n_days, sizes.astype(float) ** 2)
     return np.divide(total**2, square, out=np.zeros(n_days), where=square > 0)
-
-
-def _floats(column: pa.ChunkedArray) -> Counts:
-    """Return the numbers, NaN where there is none."""
-    return np.asarray(pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-
-
-def _there(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    return np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), np.bool_)
 
 
 def _labelled(code: Ints, labels: tuple[str, ...]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(code), pa.array(labels, pa.string()))
 
 
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    return pc.dictionary_encode(_whole(pc.cast(column, pa.string())))
-
-
-def _hashes(column: pa.DictionaryArray) -> Hashes:
-    """Return a (n,) uint64 hash per string, the same on every machine."""
-    names = column.dictionary.to_numpy(zero_copy_only=False)
-    # Each distinct string is hashed once.
-    hashes = np.asarray(pd.util.hash_array(names, categorize=False), np.uint64)
-    return np.asarray(hashes[column.indices.to_numpy()])
-
-
-def _mix(left: NDArray[Any], right: NDArray[Any]) -> Hashes:
-    """Combine two integer columns to one (n,) uint64 hash (splitmix64, Steele et al. 2014)."""
-    z = left.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + right.astype(np.uint64)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
-
-
-class _Groups:
-    """Rows of one key and moment or day: how many each row is one of, and which is the first."""
-
-    def __init__(self, key: Hashes, part: Ints, times_us: Ints) -> None:
-        mixed = _mix(key, part)
-        order = np.lexsort((times_us, mixed))
-        _, start, counts = np.unique(mixed[order], return_index=True, return_counts=True)
-        self.first = np.zeros(len(mixed), np.bool_)
-        self.first[order[start]] = True
-        self.size = np.empty(len(mixed))
-        self.size[order] = np.repeat(counts, counts)
-
-
 def _most_frequent(item_ids: pa.ChunkedArray) -> tuple[str, ...]:
-    counts = pa.table(pc.value_counts(_whole(item_ids)).flatten(), names=["item", "n"])
+    counts = pa.table(pc.value_counts(whole(item_ids)).flatten(), names=["item", "n"])
     ordered = counts.sort_by([("n", "descending"), ("item", "ascending")])
     return tuple(ordered["item"].slice(0, TOP_ITEMS).to_pylist())

@@ -23,9 +23,20 @@ from contracts import columns as c
 from contracts.events import TARGET_GRADES
 from lake.sql import ask
 from monitoring.days import Column, Counts, Days, Ints
-from monitoring.events import BINS, MISSING, OTHER, UNKNOWN, day_counts
+from monitoring.events import BINS, MISSING, OTHER, day_counts
 from monitoring.profile import day_of
+from monitoring.rows import UNKNOWN, floats
 
+BASE_SCORE: Final = "base_score_"
+SERVED_COLUMNS: Final = (
+    "score",
+    "rung",
+    "served_category",
+    "coverage",
+    "ctr",
+    "conversion",
+    "ndcg",
+)
 RUNGS: Final = 12
 CATEGORIES: Final = 20
 NDCG_BINS: Final = 10
@@ -148,7 +159,7 @@ class _Rows:
         request = joined[c.REQUEST_ID].combine_chunks().dictionary_encode()
         self.request = request.indices.to_numpy().astype(np.int64)
         self.position = joined[c.POSITION].to_numpy()
-        self.score = _floats(joined[c.SCORE])
+        self.score = floats(joined[c.SCORE])
         self.base = joined[c.BASE_SCORES].combine_chunks()
         self.grade = joined[GRADE].to_numpy()
         self.item = joined[c.ITEM_ID].combine_chunks()
@@ -215,8 +226,8 @@ def _scores(rows: _Rows) -> list[tuple[str, Counts]]:
         values = np.full(len(lengths), np.nan)
         there = lengths > place
         chosen = rows.base.filter(pa.array(there))
-        values[there] = _floats(pc.list_element(chosen, place))
-        found.append((f"base_score_{place + 1}", values))
+        values[there] = floats(pc.list_element(chosen, place))
+        found.append((f"{BASE_SCORE}{place + 1}", values))
     return found
 
 
@@ -302,7 +313,3 @@ def _table(rows: _Rows) -> tuple[OutcomeRow, ...]:
             )
         )
     return tuple(sorted(found, key=lambda row: -row.requests))
-
-
-def _floats(column: Any) -> Counts:
-    return np.asarray(pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False), np.float64)

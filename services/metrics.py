@@ -20,7 +20,7 @@ too. What the disk knows better (who serves what, what waits for ingest) is look
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,6 +50,10 @@ KINDS: Final = ("events", "predictions")
 MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
+_Labelled = Callable[..., Any]
+"""Returns what counts for some labels; it is kept, for making it costs as much as counting."""
+
+
 class Metrics:
     """Counters of one worker. Call it from any thread."""
 
@@ -59,57 +63,47 @@ class Metrics:
         from prometheus_client import Gauge, Histogram
 
         registry = registry or prometheus.REGISTRY
-        self._requests = Histogram(
-            "amalgam_request_seconds",
-            "Whole requests at the front door",
-            ["endpoint", "status"],
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._stages = Histogram(
-            "amalgam_stage_seconds",
-            "Parts of one answer",
-            ["endpoint", "stage"],
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._candidates = Histogram(
-            "amalgam_candidates_ranked",
-            "Items that the ranker scored for a list",
-            ["endpoint"],
-            buckets=CANDIDATES,
-            registry=registry,
-        )
 
-        def counter(name: str, told: str, *labels: str) -> Any:
-            return prometheus.Counter(f"amalgam_{name}_total", told, labels, registry=registry)
+        def histogram(name: str, told: str, buckets: Sequence[float], *labels: str) -> _Labelled:
+            made = Histogram(f"amalgam_{name}", told, labels, buckets=buckets, registry=registry)
+            return cache(made.labels)
 
-        self._answers = counter("answers", "Lists by their rung", "endpoint", "rung")
-        self._empty = counter("empty_answers", "Lists without any item", "endpoint")
+        def counter(name: str, told: str, *labels: str) -> _Labelled:
+            made = prometheus.Counter(f"amalgam_{name}_total", told, labels, registry=registry)
+            return cache(made.labels)
+
+        def gauge(name: str, told: str, mode: Any) -> _Labelled:
+            made = Gauge(
+                f"amalgam_{name}", told, ["kind"], multiprocess_mode=mode, registry=registry
+            )
+            return cache(made.labels)
+
+        here = "endpoint"
+        self._requests = histogram(
+            "request_seconds", "Whole requests at the front door", SECONDS, here, "status"
+        )
+        self._stages = histogram("stage_seconds", "Parts of one answer", SECONDS, here, "stage")
+        self._candidates = histogram(
+            "candidates_ranked", "Items that the ranker scored for a list", CANDIDATES, here
+        )
+        self._answers = counter("answers", "Lists by their rung", here, "rung")
+        self._empty = counter("empty_answers", "Lists without any item", here)
         self._skipped = counter("skipped", "Stages left out of an answer", "stage")
         self._refused = counter("refused", "Requests refused, by code", "reason")
-        self._open_seconds = Gauge(
-            "amalgam_journal_open_seconds",
-            "Age of the oldest segment that is still open",
-            ["kind"],
-            multiprocess_mode="livemax",
-            registry=registry,
+        self._open_seconds = gauge(
+            "journal_open_seconds", "Age of the oldest segment that is still open", "livemax"
         )
-        self._open_rows = Gauge(
-            "amalgam_journal_open_rows",
-            "Rows in open segments and in memory",
-            ["kind"],
-            multiprocess_mode="livesum",
-            registry=registry,
+        self._open_rows = gauge(
+            "journal_open_rows", "Rows in open segments and in memory", "livesum"
         )
 
     def requested(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a whole request; `endpoint` is a route, never what somebody made up."""
-        self._requests.labels(endpoint, str(status)).observe(seconds)
+        self._requests(endpoint, str(status)).observe(seconds)
 
     def refused(self, reason: str) -> None:
         """Count a request that got no answer; `reason` is the error's code."""
-        self._refused.labels(reason).inc()
+        self._refused(reason).inc()
 
     def answered(
         self,
@@ -127,20 +121,20 @@ class Metrics:
         ranked   candidates that the ranker scored for it, 0 where it was not asked
         stages   milliseconds of each stage
         """
-        self._answers.labels(endpoint, rung).inc()
+        self._answers(endpoint, rung).inc()
         if items == 0:
-            self._empty.labels(endpoint).inc()
+            self._empty(endpoint).inc()
         if ranked:
-            self._candidates.labels(endpoint).observe(ranked)
+            self._candidates(endpoint).observe(ranked)
         for stage, milliseconds in stages.items():
-            self._stages.labels(endpoint, stage).observe(milliseconds / 1000.0)
+            self._stages(endpoint, stage).observe(milliseconds / 1000.0)
         for stage in skipped:
-            self._skipped.labels(stage).inc()
+            self._skipped(stage).inc()
 
     def journal(self, kind: str, *, seconds: float, rows: int) -> None:
         """Say how old this worker's open segment is and how many rows it and the memory hold."""
-        self._open_seconds.labels(kind).set(seconds)
-        self._open_rows.labels(kind).set(rows)
+        self._open_seconds(kind).set(seconds)
+        self._open_rows(kind).set(rows)
 
 
 @cache

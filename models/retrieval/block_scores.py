@@ -73,7 +73,8 @@ class DenseScores:
 
     def score(self, items: IntArray) -> FloatArray:
         """As BlockScores says."""
-        found = np.take_along_axis(self._scores, np.maximum(items, 0), axis=1)
+        rows = np.arange(len(items))[:, None]
+        found = self._scores[rows, items]  # PAD reads the last one, and is overwritten
         return np.where(items == PAD, np.float32(-np.inf), found)
 
 
@@ -131,7 +132,7 @@ class OrderedScores:
 
 
 _MORE = 32
-"""Items looked at beyond a list's end: two ways to sum up a product may differ in the last bit."""
+"""Items kept beyond a list's end, so that equal products there are settled by item_index."""
 
 
 class VectorScores:
@@ -155,11 +156,12 @@ class VectorScores:
 
     def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
         """As BlockScores says, of what the search finds; nothing for a state of zeros."""
-        near = np.full((len(self._states), k + _MORE), PAD, np.int32)
+        items = np.full((len(self._states), k + _MORE), PAD, np.int32)
+        scores = np.full(items.shape, -np.inf, np.float32)
         for row in np.flatnonzero(self._states.any(axis=1)).tolist():
-            found = self._near(self._states[row], k + _MORE, allowed[row % len(allowed)])
-            near[row, : len(found)] = found
-        return top_k_of(near, self.score(near), k)
+            near, dots = self._near(self._states[row], k + _MORE, allowed[row % len(allowed)])
+            items[row, : len(near)], scores[row, : len(near)] = near, dots
+        return top_k_of(items, scores, k)
 
     def score(self, items: IntArray) -> FloatArray:
         """As BlockScores says."""
@@ -179,8 +181,12 @@ class VectorScores:
         lowest: FloatArray = (self._states @ self._vectors.fitted.T).min(axis=1, keepdims=True)
         return lowest
 
-    def _near(self, state: FloatArray, n: int, allowed: NDArray[np.bool_]) -> IntArray:
-        """Return at most n of the allowed items, those with the largest products, in any order."""
+    def _near(
+        self, state: FloatArray, n: int, allowed: NDArray[np.bool_]
+    ) -> tuple[IntArray, FloatArray]:
+        """Return at most n items, those with the largest products, in any order; -inf where one is
+        not allowed.
+        """
         items, dots = self._search.scan(state)
         if len(self._vectors.added):
             after = np.arange(len(self._vectors.fitted), len(self._vectors), dtype=np.int32)
@@ -192,7 +198,7 @@ class VectorScores:
         if len(items) > n:
             kept = np.argpartition(dots, -n)[-n:]
             items, dots = items[kept], dots[kept]
-        return items[dots > -np.inf]
+        return items, dots
 
 
 Sums = tuple[IntArray, FloatArray, DenseScores]

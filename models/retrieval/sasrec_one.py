@@ -83,8 +83,9 @@ class _Layer:
         seen -= seen.max(axis=-1, keepdims=True)
         np.exp(seen, out=seen)
         seen /= seen.sum(axis=-1, keepdims=True)
-        mixed: FloatArray = (seen @ value).transpose(1, 0, 2).reshape(len(x), size)
-        after: FloatArray = x + self._out(mixed)
+        mixed: FloatArray = np.matmul(seen, value)  # (H, Q, D / H)
+        after = self._out(mixed.transpose(1, 0, 2).reshape(len(x), size))
+        after += x
         inner = self._wide(self._forward_norm(after))
         np.maximum(inner, 0, out=inner)
         after += self._narrow(inner)

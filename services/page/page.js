@@ -6,8 +6,13 @@ const TRAIL = 12;
 const SCENARIOS = ["home", "product", "cart", "email"];
 const MONEY = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 
+// crypto.randomUUID exists over https and on localhost only.
+function anyone() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 const me = Object.assign(
-  { user: "", session: crypto.randomUUID(), key: "", cart: [], trail: [], scenario: "home", diversity: -1, explain: true, compare: "" },
+  { user: "", session: anyone(), key: "", cart: [], trail: [], scenario: "home", diversity: -1, explain: true, compare: "" },
   JSON.parse(sessionStorage.getItem("me") || "{}"),
 );
 let shown = 0; // the newest view wins when answers come late
@@ -234,7 +239,7 @@ $("search").addEventListener("submit", (event) => {
   if ($("query").value.trim()) location.hash = `#/search/${encodeURIComponent($("query").value.trim())}`;
 });
 on("shopper", "submit", () => { me.user = $("user").value.trim(); me.trail = []; });
-on("anonymous", "click", () => { Object.assign(me, { user: "", session: crypto.randomUUID(), trail: [], cart: [] }); $("user").value = ""; });
+on("anonymous", "click", () => { Object.assign(me, { user: "", session: anyone(), trail: [], cart: [] }); $("user").value = ""; });
 on("scenario", "change", () => { me.scenario = $("scenario").value; });
 on("diversity", "input", () => { me.diversity = Number($("diversity").value); });
 on("explain", "change", () => { me.explain = $("explain").checked; });

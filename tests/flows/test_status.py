@@ -21,11 +21,18 @@ settings = home
 HOUR = timedelta(hours=1)
 
 
+def nobody_listens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for a Prefect server at the discard port, whatever runs beside the tests."""
+    config = folder / "ports.toml"
+    config.write_text("[operations]\nprefect_port = 9\n")
+    monkeypatch.setenv("AMALGAM_CONFIG", str(config))
+
+
 def test_an_empty_home_has_nothing_and_says_how_to_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AMALGAM_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("AMALGAM_CONFIG", raising=False)
+    nobody_listens(tmp_path, monkeypatch)
     found = status(load_settings(demo=True), NOW)
     assert (found["champion"], found["snapshot"], found["workers"]) == (None, None, [])
     assert found["journal"] == {"files": 0, "bytes": 0, "oldest_seconds": None}
@@ -77,9 +84,7 @@ def test_everything_that_stands_is_told(settings: Settings) -> None:
 
 def test_the_command_prints_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    config = settings.home.parent / "ports.toml"
-    config.write_text("[operations]\nprefect_port = 9\n")  # where nothing may listen
-    monkeypatch.setenv("AMALGAM_CONFIG", str(config))
+    nobody_listens(settings.home.parent, monkeypatch)
     keep_outcome(settings, "run-1", {}, flow="materialize")
     done = CliRunner().invoke(app, ["status"], catch_exceptions=False)
     assert "release 2 (was 1)" in done.output and "no service runs" in done.output

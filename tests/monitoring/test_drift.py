@@ -135,6 +135,23 @@ def test_days_that_do_not_reach_now_are_refused() -> None:
         check_drift(PROFILE, recent, (), None, SETTINGS, now=NOW, release="7")
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"methods": {"pricee": "psi"}}, "monitor.methods.pricee: there is no such column; known"),
+        ({"thresholds": {"weekday": 0.1}}, "monitor.thresholds.weekday: there is no such column"),
+        ({"methods": {"hour": "wasserstein"}}, "its values have no order"),
+        ({"methods": {"ctr": "psi"}}, "outcomes are judged by how far they fell"),
+    ],
+)
+def test_settings_that_name_no_column_or_no_method_for_it_are_refused(
+    settings: dict[str, Any], words: str
+) -> None:
+    wrong = MonitorSettings.model_validate({"window_days": 7, **settings})
+    with pytest.raises(BadInputError, match=words):
+        check(later(), settings=wrong, served=moved(lists(0.5)))
+
+
 def lists(clicked_late: float) -> Served:
     """Two weeks of 200 lists a day, of which fewer are clicked in the second."""
     rng = np.random.default_rng(4)
@@ -151,10 +168,15 @@ def lists(clicked_late: float) -> Served:
     return found
 
 
-def with_served(served: Served) -> Checked:
+def moved(served: Served) -> Served:
+    """Return what was served as of the two weeks before NOW."""
     days = served.days
-    moved = Days(FIRST + DAYS - 7, days.columns, days.counts, days.visits)
-    return check(later(), served=Served(moved, served.rows, served.table))
+    later = Days(FIRST + DAYS - 7, days.columns, days.counts, days.visits)
+    return Served(later, served.rows, served.table)
+
+
+def with_served(served: Served) -> Checked:
+    return check(later(), served=moved(served))
 
 
 def test_outcomes_that_fall_are_drift_and_outcomes_that_rise_are_not() -> None:

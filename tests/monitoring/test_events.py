@@ -105,3 +105,17 @@ def test_what_lacks_columns_or_events_is_refused() -> None:
         learn(make_events(1).drop_columns([c.PRICE]), make_items(), **span)
     with pytest.raises(BadInputError, match="no events on days"):
         learn(make_events(1, start=START + 30 * DAY), make_items(), **span)
+
+
+def test_a_shop_without_a_catalogue_or_prices_is_watched_all_the_same() -> None:
+    events = make_events(1)
+    bare = events.set_column(
+        events.schema.get_field_index(c.PRICE), c.PRICE, pa.nulls(len(events), pa.float64())
+    )
+    learnt, days, _ = learn(
+        bare, make_items().slice(0, 0), since=FIRST, before=FIRST + 14, bot_events_per_day=200
+    )
+    assert counted(days, c.PRICE)[0].keys() == {"missing"}
+    assert counted(days, "new_item")[0].keys() == {"false"}
+    assert learnt.top_items is not None
+    assert days.health["known_category"].sum() == 0
