@@ -25,8 +25,9 @@ demo: setup  ## the life of a shop, start to end: make demo [DATA=online_retail.
 up: setup  ## Prefect, service and Evidently UI until Ctrl-C (as a demo without AMALGAM_ID_KEY)
 	$(BIN)/amalgam up $(if $(AMALGAM_ID_KEY),,--demo)
 
+# Two files of tests at a time, with one thread each: threads that wait for each other on a full machine are ten times slower.
 test: setup  ## all tests with small counts
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: setup  ## formatting, lint, types, import floors
 	$(BIN)/ruff format --check .

@@ -49,7 +49,7 @@ n_neighbours = 100
 n_neighbours = 100
 [retrievers.ease]
 max_items = 1
-n_neighbours = 50
+n_neighbours = 30
 attribute_weight = 0.0
 [retrievers.ials]
 epochs = 1
