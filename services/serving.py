@@ -103,7 +103,6 @@ class Serving:
         engine = self._holder.current.engine
         if engine.release is not None or engine.shelf is not None:
             self._searching.shelf_of(engine)  # begins an index where there is none
-        self._warm_states()
         self._ticker.start()
 
     def close(self) -> None:
@@ -317,16 +316,6 @@ class Serving:
             one(user, "user") if user else None,
             one(session, "session") if session else None,
         )
-
-    def _warm_states(self) -> None:
-        """Read once for nobody: the first read opens the store, and takes longer than a shopper is
-        made to wait.
-        """
-        try:
-            self._shoppers.state("", None)
-        # Down or not made yet: requests find out for themselves.
-        except Exception as error:
-            self._complain("read", error)
 
     def _state(self, user: str | None, session: str | None) -> UserState:
         return self._known(user, session)[0]

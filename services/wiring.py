@@ -1,5 +1,6 @@
 """Joins the parts of a worker from the settings: of an installation's home, or of a Bento alone."""
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from contracts.wire_compare import ListedRelease
 from models.search.engine import SearchConfig
 from models.search.stored import INDEX
 from services.comparison import OtherReleases
+from services.deadlines import BoundedReads
 from services.engine import Engine, Release, load_release
 from services.front_door import check_environment
 from services.holder import Held, Holder
@@ -28,9 +30,12 @@ from services.shelf import Shelf, load_shelf
 from services.shoppers import Logins, MemoryStates, Shoppers, StateStore
 from services.workers import WorkerReport, Workers, process_started
 
+log = logging.getLogger(__name__)
+
 # A prediction log has a line a place; events one an event.
 PREDICTIONS_PER_EVENT = 50
 PREDICTIONS_CLOSE_SECONDS = 30.0
+STORE_OPENS_SECONDS = 10.0
 
 
 def open_serving(settings: Settings, *, bento_models: Sequence[Path] = ()) -> Serving:
@@ -53,7 +58,7 @@ def open_serving(settings: Settings, *, bento_models: Sequence[Path] = ()) -> Se
         shoppers = Shoppers(store, Logins(None), None)
     else:
         store = _feature_store(settings)
-        holder = _home_holder(settings, boot)
+        holder = _home_holder(settings, boot, store)
         logins = Logins(settings.features / "logins.db")
         shoppers = Shoppers(store, logins, settings.features / ".states.lock")
     rows = settings.service.journal_segment_rows
@@ -117,7 +122,7 @@ def _clock(settings: Settings, *, alone: bool) -> Callable[[], datetime]:
     return lambda: demo_clock(settings.features)
 
 
-def _home_holder(settings: Settings, boot: str) -> Holder:
+def _home_holder(settings: Settings, boot: str, store: StateStore) -> Holder:
     """Watch the champion and the snapshot of an installation; report to its registry."""
     releases, workers = Releases(settings.registry), Workers(settings.registry / "workers")
     rules = rules_source(settings)
@@ -130,7 +135,15 @@ def _home_holder(settings: Settings, boot: str) -> Holder:
     def load(version: str) -> Release:
         return load_release(version, releases.path(version), releases.card(version))
 
+    opening = BoundedReads(STORE_OPENS_SECONDS)
+
     def published(held: Held) -> None:
+        # The first read opens the store, and takes longer than a shopper is made to wait.
+        try:
+            opening.read(lambda: store.online_user(""))
+        # Down, or not made before the first materialize: requests find out for themselves.
+        except Exception as error:
+            log.info("shopper states cannot be read yet: %r", error)
         report = WorkerReport(
             pid=os.getpid(),
             boot=boot,
