@@ -75,12 +75,13 @@ def live_service(
     home: Path,
     *,
     options: Mapping[str, Any] | None = None,
+    serving: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
     tls: bool = False,
     ready: str = "/readyz",
 ) -> Iterator[LiveService]:
-    """Serve a home until the block ends, from when `ready` answers 200; `options` go to [service]
-    of its settings.
+    """Serve a home until the block ends, from when `ready` answers 200; `options` and `serving` go
+    to [service] and [serving] of its settings.
 
     Raises:
         RuntimeError: it did not start; the end of its log is in the message.
@@ -88,8 +89,7 @@ def live_service(
     port = free_port()
     config, log = home / "amalgam.toml", home / "service.log"
     told = {"port": port, "poll_seconds": 0.2, **(options or {})}
-    lines = [f"{name} = {_toml(value)}" for name, value in told.items()]
-    config.write_text("\n".join(["[service]", *lines, ""]))
+    config.write_text(_section("service", told) + _section("serving", serving or {}))
     with log.open("ab") as output:
         process = subprocess.Popen(
             serve_command(load_settings(config, home=home)),
@@ -146,6 +146,11 @@ def _await(service: LiveService, ready: str) -> None:
             except httpx.TransportError:
                 time.sleep(0.1)
     raise RuntimeError(f"the service did not start:\n{service.log.read_text()[-3000:]}")
+
+
+def _section(name: str, values: Mapping[str, Any]) -> str:
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+    return "\n".join([f"[{name}]", *lines, ""])
 
 
 def _toml(value: Any) -> str:

@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,7 @@ def open_engine(settings: Settings) -> Engine:
     pointer, shelf = releases.champion(), None
     release = None
     if pointer is not None:
-        version = pointer.version
-        release = load_release(version, releases.path(version), releases.card(version))
+        release = _stored(releases, pointer.version)
     if _snapshot_id(settings.features) is not None:
         shelf = _load_current(settings.features, search_config(settings.search))
     return Engine(release, shelf, rules_source(settings).read())
@@ -132,9 +132,6 @@ def _home_holder(settings: Settings, boot: str, store: StateStore) -> Holder:
         pointer = releases.champion()
         return pointer.version if pointer else None
 
-    def load(version: str) -> Release:
-        return load_release(version, releases.path(version), releases.card(version))
-
     opening = BoundedReads(STORE_OPENS_SECONDS)
 
     def published(held: Held) -> None:
@@ -160,7 +157,7 @@ def _home_holder(settings: Settings, boot: str, store: StateStore) -> Holder:
 
     return Holder(
         wanted_release=wanted_release,
-        load_release=load,
+        load_release=partial(_stored, releases),
         wanted_shelf=lambda: _snapshot_id(settings.features),
         load_shelf=lambda _: _load_current(settings.features, search_config(settings.search)),
         make_engine=Engine,
@@ -170,6 +167,11 @@ def _home_holder(settings: Settings, boot: str, store: StateStore) -> Holder:
         withdrawn=lambda: workers.remove(os.getpid(), boot),
         poll_seconds=settings.service.poll_seconds,
     )
+
+
+def _stored(releases: Releases, version: str) -> Release:
+    """Load a release of the registry."""
+    return load_release(version, releases.path(version), releases.card(version))
 
 
 def _home_releases(settings: Settings) -> OtherReleases:
@@ -187,10 +189,7 @@ def _home_releases(settings: Settings) -> OtherReleases:
             for info in releases.list()
         ]
 
-    def load(version: str) -> Release:
-        return load_release(version, releases.path(version), releases.card(version))
-
-    return OtherReleases(listed, load, Engine)
+    return OtherReleases(listed, partial(_stored, releases), Engine)
 
 
 def _bento_releases(settings: Settings, models: Sequence[Path]) -> OtherReleases:

@@ -24,6 +24,8 @@ from tests.services.shop import NOW
 KEY = SHOP_KEY
 OTHER_KEY = "another key for this test"
 AT = NOW.isoformat()
+PATIENT = {"state_budget_ms": 0, "budget_ms": 60_000}
+"""No list goes without a stage because the machine is busy: equal questions get equal answers."""
 
 __all__ = ["AT", "KEY", "OPERATOR_KEY", "OTHER_KEY", "Server", "environment", "free_port", "serve"]
 
@@ -62,6 +64,6 @@ def serve(shop: Shop, home: Path, *, champion: str | None = None) -> Iterator[Se
     make_home(home, (shop.blend, shop.knn), champion=champion)
     keys = environment(home, home / "amalgam.toml")
     headers = {"Authorization": f"Bearer {KEY}"}
-    with live_service(home, environment=keys, ready="/healthz") as service:
+    with live_service(home, serving=PATIENT, environment=keys, ready="/healthz") as service:
         with httpx.Client(base_url=service.url, headers=headers, timeout=30) as client:
             yield Server(home, service.url, service.process, client)

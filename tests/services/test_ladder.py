@@ -23,19 +23,18 @@ from contracts.wire_filters import Filters
 from features.snapshot import current_snapshot
 from features.state import StateEvent, append_events
 from models.ranking.blend import Blend
-from services.comparison import OtherReleases
 from services.deadlines import READERS, BoundedReads, Deadline
 from services.engine import Answer, Engine, load_release
 from services.history import micros
 from services.holder import Held, Holder
-from services.journal import Journal
 from services.problems import NoReleaseError
 from services.rules import Rules, read_rules
 from services.serving import Serving
 from services.shelf import Shelf, load_shelf
-from services.shoppers import Logins, MemoryStates, Shoppers
+from services.shoppers import MemoryStates
 from tests.services.conftest import Shop
 from tests.services.shop import GONE, N_ITEMS, NOW, cup, make_bundle, make_lake, publish, tea
+from tests.services.worker import KEY, worker
 
 BUDGET = 0.25
 
@@ -137,25 +136,13 @@ def store() -> Store:
 
 @pytest.fixture
 def serving(home: Home, store: Store, tmp_path: Path) -> Iterator[Serving]:
-    made = Serving(
-        holder=home.holder(),
-        shoppers=Shoppers(store, Logins(None), None),
-        pseudonymiser=Pseudonymiser([b"a key for tests only, long enough"]),
-        events=Journal(tmp_path / "journal", "events", boot="boot", rows=1000),
-        predictions=Journal(tmp_path / "journal", "predictions", boot="boot", rows=1000),
-        clock=lambda: NOW,
-        states="memory",
-        others=OtherReleases(lambda: [], lambda _: pytest.fail("asked"), Engine),
-        state_budget_seconds=BUDGET,
-    )
     store.add_events({
-        Pseudonymiser([b"a key for tests only, long enough"]).one("ann", "user"): [
+        Pseudonymiser([KEY]).one("ann", "user"): [
             StateEvent(cup(n), EVENT_CODES["purchase"], micros(NOW) - 10 + n) for n in (1, 2)
         ]
     })
-    made.start()
-    yield made
-    made.close()
+    with worker(tmp_path, home.holder(), store=store, state_budget_seconds=BUDGET) as made:
+        yield made
 
 
 def answered(serving: Serving, **request: Any) -> RecommendResponse:

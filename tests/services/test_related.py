@@ -14,7 +14,6 @@ import pytest
 from pydantic import ValidationError
 
 from contracts import columns as c
-from contracts.pseudonyms import Pseudonymiser
 from contracts.tables import PREDICTION_LOG
 from contracts.wire import EventsRequest, RecommendRequest
 from contracts.wire_related import BoughtTogetherRequest, RecommendBatchRequest, SimilarRequest
@@ -22,15 +21,11 @@ from features.snapshot import current_snapshot
 from features.sources import LakeFiles
 from models.artifacts import load_json, save_json, write_manifest
 from services.batch import answer_batch
-from services.comparison import OtherReleases
 from services.engine import Answer, Engine, Release, load_release
-from services.holder import Holder
-from services.journal import Journal
 from services.problems import NoReleaseError
 from services.related import TogetherAnswer
 from services.serving import Serving
 from services.shelf import Shelf, load_shelf
-from services.shoppers import Logins, MemoryStates, Shoppers
 from tests.services.shop import (
     GONE,
     N_ITEMS,
@@ -43,6 +38,7 @@ from tests.services.shop import (
     publish,
     tea,
 )
+from tests.services.worker import holder_of, worker
 
 WEIGHTS = {"popularity": 0.2, "item_knn": 0.5, "text": 0.3}
 NEW = "new-tea"
@@ -51,7 +47,6 @@ ARRIVALS: list[dict[str, Any]] = [
 ]
 BASKETS = [(tea(5), cup(7)), (tea(5), tea(9)), (tea(6), GONE), (cup(7), cup(8)), (tea(6), cup(8))]
 """Each bought by thirty shoppers at once."""
-KEY = b"a key for tests only, long enough"
 
 
 def with_baskets(files: LakeFiles, folder: Path) -> LakeFiles:
@@ -328,29 +323,8 @@ class TestTogether:
 
 @pytest.fixture
 def serving(related: Related, tmp_path: Path) -> Iterator[Serving]:
-    holder = Holder(
-        wanted_release=lambda: "1",
-        load_release=lambda _: related.release,
-        wanted_shelf=lambda: "s",
-        load_shelf=lambda _: related.shelf,
-        make_engine=Engine,
-        published=lambda _: None,
-        withdrawn=lambda: None,
-        poll_seconds=60,
-    )
-    made = Serving(
-        holder=holder,
-        shoppers=Shoppers(MemoryStates(), Logins(None), None),
-        pseudonymiser=Pseudonymiser([KEY]),
-        events=Journal(tmp_path / "journal", "events", boot="boot", rows=1000),
-        predictions=Journal(tmp_path / "journal", "predictions", boot="boot", rows=1000),
-        clock=lambda: NOW,
-        states="memory",
-        others=OtherReleases(list, lambda _: related.release, Engine),
-    )
-    made.start()
-    yield made
-    made.close()
+    with worker(tmp_path, holder_of(related.release, related.shelf)) as made:
+        yield made
 
 
 def logged(serving: Serving, folder: Path) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ from services.rules_check import unknown_names
 from services.rules_source import GOOD_COPY, RulesSource, check_rules, publish_rules, rules_source
 from services.searching import Searching
 from services.shelf import Shelf, load_shelf
+from services.shoppers import MemoryStates
 from services.wiring import _home_holder
 from tests.services.shop import GONE, N_ITEMS, NOW, cup, make_bundle, make_lake, publish, tea
 
@@ -604,7 +605,7 @@ class TestSource:
         monkeypatch.setenv("AMALGAM_HOME", str(tmp_path / "var"))
         monkeypatch.delenv("AMALGAM_CONFIG", raising=False)
         settings = Settings(home=tmp_path / "var", service=ServiceSettings(poll_seconds=0.05))
-        holder = _home_holder(settings, "boot")
+        holder = _home_holder(settings, "boot", MemoryStates())
         holder.start()
         file = tmp_path / "mine.toml"
         file.write_text("[scenarios.gift]\nlike = 'email'")

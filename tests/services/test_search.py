@@ -17,7 +17,6 @@ from starlette.testclient import TestClient
 
 from contracts.errors import NotFoundError
 from contracts.events import EVENT_CODES
-from contracts.pseudonyms import Pseudonymiser
 from contracts.rules_file import Hidden
 from contracts.state import EMPTY_STATE, UserState
 from contracts.tables import PREDICTION_LOG
@@ -28,21 +27,18 @@ from features.sources import LakeFiles
 from features.state import StateEvent, append_events
 from models.search.engine import SearchConfig
 from models.search.stored import INDEX, store_index
-from services.comparison import OtherReleases
 from services.deadlines import Deadline
 from services.engine import Engine, Release, load_release
 from services.history import micros
-from services.holder import Holder
-from services.journal import Journal
 from services.problems import NoReleaseError
 from services.rules import Rules
 from services.search_index import with_index
 from services.searching import Searching, response
 from services.serving import Serving
 from services.shelf import Shelf, load_shelf
-from services.shoppers import Logins, MemoryStates, Shoppers
 from tests.services.conftest import Shop
 from tests.services.shop import GONE, NOW, TEA, add_items, cup, make_bundle, make_lake, tea
+from tests.services.worker import holder_of, worker
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -377,29 +373,8 @@ class TestItem:
 
 @pytest.fixture
 def serving(searched: Searched, tmp_path: Path) -> Iterator[Serving]:
-    holder = Holder(
-        wanted_release=lambda: "1",
-        load_release=lambda _: searched.release,
-        wanted_shelf=lambda: searched.shelf.id,
-        load_shelf=lambda _: searched.shelf,
-        make_engine=Engine,
-        published=lambda _: None,
-        withdrawn=lambda: None,
-        poll_seconds=60,
-    )
-    made = Serving(
-        holder=holder,
-        shoppers=Shoppers(MemoryStates(), Logins(tmp_path / "logins.db"), tmp_path / ".lock"),
-        pseudonymiser=Pseudonymiser([b"a key for tests only, long enough"]),
-        events=Journal(tmp_path / "journal", "events", boot="boot", rows=1000),
-        predictions=Journal(tmp_path / "journal", "predictions", boot="boot", rows=1000),
-        clock=lambda: NOW,
-        states="memory",
-        others=OtherReleases(list, lambda _: searched.release, Engine),
-    )
-    made.start()
-    yield made
-    made.close()
+    with worker(tmp_path, holder_of(searched.release, searched.shelf)) as made:
+        yield made
 
 
 class TestServing:

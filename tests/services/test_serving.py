@@ -24,15 +24,13 @@ from lake.store import Lake
 from services.comparison import OtherReleases
 from services.engine import Engine, Release, load_release
 from services.holder import Held, Holder
-from services.journal import Journal
 from services.problems import NoReleaseError
 from services.serving import Serving
 from services.shelf import Shelf
-from services.shoppers import Logins, MemoryStates, Shoppers
+from services.shoppers import Logins, MemoryStates
 from tests.services.conftest import Shop
 from tests.services.shop import NOW, cup, tea
-
-KEY = b"a key for tests only, long enough"
+from tests.services.worker import KEY, worker
 
 
 class Clock:
@@ -96,19 +94,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def serving(pointers: Pointers, clock: Clock, tmp_path: Path) -> Iterator[Serving]:
-    made = Serving(
-        holder=pointers.holder(),
-        shoppers=Shoppers(MemoryStates(), Logins(tmp_path / "logins.db"), tmp_path / ".lock"),
-        pseudonymiser=Pseudonymiser([KEY]),
-        events=Journal(tmp_path / "journal", "events", boot="boot", rows=1000),
-        predictions=Journal(tmp_path / "journal", "predictions", boot="boot", rows=1000),
-        clock=clock,
-        states="memory",
-        others=other_releases(pointers),
-    )
-    made.start()
-    yield made
-    made.close()
+    others = other_releases(pointers)
+    with worker(tmp_path, pointers.holder(), clock=clock, others=others) as made:
+        yield made
 
 
 def event(item_id: str, kind: str = "purchase", **more: Any) -> dict[str, Any]:
@@ -261,22 +249,11 @@ class TestStores:
     def test_a_store_that_is_down_costs_the_history_only(
         self, pointers: Pointers, clock: Clock, tmp_path: Path, caplog: Any
     ) -> None:
-        serving = Serving(
-            holder=pointers.holder(),
-            shoppers=Shoppers(BrokenStore(), Logins(None), None),
-            pseudonymiser=Pseudonymiser([KEY]),
-            events=Journal(tmp_path / "journal", "events", boot="boot", rows=1000),
-            predictions=Journal(tmp_path / "journal", "predictions", boot="boot", rows=1000),
-            clock=clock,
-            states="memory",
-            others=other_releases(pointers),
-        )
-        serving.start()
-        with caplog.at_level(logging.ERROR):
-            assert len(ask(serving, user_id="ann")) == 4
-            assert take(serving, event(cup(1), user_id="ann")) == (1, 0)
-        assert len(caplog.records) == 1
-        serving.close()
+        with worker(tmp_path, pointers.holder(), store=BrokenStore(), clock=clock) as serving:
+            with caplog.at_level(logging.ERROR):
+                assert len(ask(serving, user_id="ann")) == 4
+                assert take(serving, event(cup(1), user_id="ann")) == (1, 0)
+            assert len(caplog.records) == 1
         assert len(journaled(tmp_path, "events")) == 1
 
     def test_memory_forgets_the_oldest(self) -> None:
