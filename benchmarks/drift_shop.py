@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contracts import columns as c
-from contracts.events import EVENT_TYPES
+from contracts.events import EVENT_CODES, EVENT_TYPES
 from contracts.tables import TIMESTAMP
+from features.assembly import FIRST_US, HISTORY_ROWS, day_rows_of, states_of
+from features.shoppers import EFFECTIVE_US, EVENT_CODE, TIME_US
 from lake.generator_changes import Change
 from lake.generator_events import Events
 from lake.generator_shop import Shop
@@ -44,6 +46,25 @@ class WatchedShop:
         shop.plant((*hidden(), *changes))
         events = lived(shop, self.labels, range(self.history_days, self.history_days + days))
         return events, _catalogue(shop, self.labels)
+
+
+def states_of_shoppers(events: pa.Table) -> pa.Table:
+    """Return the feature table of shoppers after these events, as `materialize` would keep it."""
+    times = pc.cast(events[c.EVENT_TIMESTAMP], pa.int64())
+    codes = np.array([EVENT_CODES[name] for name in EVENT_TYPES])
+    code = codes[pc.index_in(events[c.EVENT_TYPE], value_set=pa.array(EVENT_TYPES)).to_numpy()]
+    columns = {
+        c.USER_ID: events[c.USER_ID],
+        **dict.fromkeys((TIME_US, EFFECTIVE_US, FIRST_US), times),
+        c.ITEM_ID: events[c.ITEM_ID],
+        EVENT_CODE: pa.array(code),
+        c.PRICE: pc.fill_null(events[c.PRICE], np.nan),
+        c.QUANTITY: pc.fill_null(events[c.QUANTITY], 1),
+        c.RATING: pa.array(np.full(len(events), np.nan, np.float32)),
+    }
+    rows = pa.table({name: columns[name] for name in HISTORY_ROWS.names}).cast(HISTORY_ROWS)
+    rows = rows.sort_by([(c.USER_ID, "ascending"), (TIME_US, "ascending")])
+    return states_of(rows, day_rows_of(rows))
 
 
 def hidden() -> tuple[Change, ...]:

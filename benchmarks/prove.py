@@ -76,6 +76,20 @@ def prove_drift() -> dict[str, Any]:
     return prove()
 
 
+def prove_experiment() -> dict[str, Any]:
+    """Equal releases are seldom called different, bad ones go back before they cost much."""
+    from benchmarks.experiment import prove
+
+    return prove()
+
+
+def prove_closed_loop() -> dict[str, Any]:
+    """Training on drift recovers most of what a change of taste costs, with few trainings."""
+    from benchmarks.closed_loop import prove
+
+    return prove()
+
+
 def prove_schemathesis() -> dict[str, Any]:
     """Every POST of the service's spec with thousands of good, bad and hostile bodies."""
     from benchmarks.prove_schemathesis import prove
@@ -126,6 +140,8 @@ PROOFS: dict[str, Callable[[], dict[str, Any]]] = {
     "features": prove_features,
     "gate": prove_gate,
     "drift": prove_drift,
+    "experiment": prove_experiment,
+    "closed_loop": prove_closed_loop,
     "schemathesis": prove_schemathesis,
     "journal_kills": prove_journal_kills,
     "swap": prove_swap,

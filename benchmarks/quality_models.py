@@ -10,10 +10,10 @@ import numpy as np
 
 from benchmarks.quality_sequences import WEIGHTS
 from contracts.errors import AmalgamError, SettingsError
+from contracts.state import MICROS_PER_DAY
 from models.base import TrainingData
 from models.registry import make_retriever
 from models.retrieval.dense import DenseRetriever
-from models.retrieval.matrices import US_PER_DAY
 
 _log = logging.getLogger(__name__)
 _FOREVER: Final = 1e6  # days: the clock of a sequence file counts positions, not time
@@ -183,7 +183,7 @@ def fit_all(
 def item_features(data: TrainingData) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return (I, F) float32 facts on items from `data` alone, and their names."""
     n = data.n_items
-    days_back = (data.now - data.times) / US_PER_DAY
+    days_back = (data.now - data.times) / MICROS_PER_DAY
     count = np.bincount(data.items, minlength=n)
     lateness = np.bincount(data.items, weights=np.log(days_back), minlength=n)
     late = np.where(count > 0, lateness / np.maximum(count, 1), np.nan)

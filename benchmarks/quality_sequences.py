@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from contracts.errors import BadInputError, NotFoundError
 from contracts.events import EVENT_TYPES, PURCHASE
+from contracts.state import MICROS_PER_DAY
 from models.base import PAD, Catalogue, Histories, IntArray, TrainingData
-from models.retrieval.matrices import US_PER_DAY
 
 WEIGHTS = np.zeros(len(EVENT_TYPES), dtype=np.float32)
 WEIGHTS[PURCHASE] = 1.0
@@ -78,10 +78,10 @@ class Sequences:
             users=users[kept].astype(np.int32),
             items=self.items[kept],
             event_types=np.full(int(kept.sum()), PURCHASE, dtype=np.int8),
-            times=(now - from_end[kept]) * US_PER_DAY,
+            times=(now - from_end[kept]) * MICROS_PER_DAY,
             n_users=self.n_users,
             catalogue=self.catalogue,
-            now=now * US_PER_DAY,
+            now=now * MICROS_PER_DAY,
         )
 
     def repeats(self, held: int) -> bool:

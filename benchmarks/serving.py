@@ -31,7 +31,13 @@ from typing import Any
 from benchmarks.live_service import free_port
 from benchmarks.serving_load import Connection, Load, get, post, run_load
 from benchmarks.serving_offline import K, Offline
-from benchmarks.serving_process import PeakMemory, Running, empty_command, running
+from benchmarks.serving_process import (
+    PeakMemory,
+    Running,
+    empty_command,
+    end_on_sigterm,
+    running,
+)
 from benchmarks.serving_shop import ServingShop, shop_in
 from contracts import atomic
 from contracts.errors import AmalgamError, UnavailableError
@@ -60,6 +66,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, help="keep the shop here, and use it when it is there")
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     options = parser.parse_args()
+    end_on_sigterm()
     try:
         with tempfile.TemporaryDirectory(prefix="amalgam-serving-") as folder:
             report = measure(options, options.home or Path(folder))

@@ -65,6 +65,18 @@ def running(
         _stop(process)
 
 
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this program as an error would: what it started is ended first. Another
+    SIGTERM changes nothing.
+    """
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def empty_command(port: int) -> list[str]:
     """Return the command of the empty service."""
     serve = [sys.executable, "-m", "bentoml", "serve", "benchmarks.serving_empty:EmptyService"]

@@ -85,6 +85,9 @@ class MonitorSettings(_Section):
     for by hand does not move the champion; `amalgam resume` ends it."""
     weekly_retrainings: NonNegativeInt = 2
     """Trainings in seven days after which drift does not start another."""
+    follow_up_days: NonNegativeInt = 28
+    """Days after a training on drift in which another follows whenever `window_days` have passed
+    since the last: the first held little of what is new. 0: none follows."""
     reference_days: PositiveInt = 28
     """Last days before a release's data end that a window is compared with, weekday by weekday."""
     history_days: PositiveInt = 420
@@ -165,6 +168,34 @@ class SearchSettings(_Section):
     all."""
 
 
+class ExperimentSettings(_Section):
+    """How a challenger is compared with the champion on shoppers (docs/experiments.md)."""
+
+    promotion: Literal["direct", "canary"] = "direct"
+    """What follows when a release passed the gate of a training: it is served to all, or first to
+    a share of the shoppers and then to all, or to none."""
+    share: float = Field(default=0.1, gt=0, lt=1)
+    """Of the shoppers, whom the challenger answers."""
+    metric: Literal["clicks", "conversion"] = "clicks"
+    """Of a shopper: lists of which something was looked at, put in the cart or bought; or 1 if
+    something was bought from any list. Rarer outcomes take longer."""
+    margin: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the champion's outcome that a challenger may lack and still be promoted."""
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance that the interval ever misses the difference, at all looks together."""
+    minimum_shoppers: PositiveInt = 500
+    """In each arm, before a promotion."""
+    minimum_days: NonNegativeFloat = 7.0
+    """Before a promotion: a whole week has all its days."""
+    maximum_days: PositiveFloat = 28.0
+    """After which it is decided by the estimate, or ends without a decision."""
+    harm_days: PositiveFloat = 0.25
+    """Days of the shop's outcomes that a challenger may cost, by the estimate; above, it goes when
+    it is worse at `harm_alpha`."""
+    harm_alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance that a challenger that is no worse is rolled back for what it cost."""
+
+
 class UpkeepSettings(_Section):
     """How much of the past is kept, and how large the lake's files are to be."""
 
@@ -190,6 +221,7 @@ class OperationsSettings(_Section):
     train_cron: str = "0 3 * * 1"
     monitor_cron: str = "0 2 * * *"
     upkeep_cron: str = "40 1 * * *"
+    experiment_cron: str = "17 * * * *"
     webhook_url: str = ""
     """Where alerts are posted, as JSON; empty: nowhere. One that holds a secret goes into the
     environment, as AMALGAM_WEBHOOK_URL, instead."""
@@ -213,6 +245,7 @@ class Settings(_Section):
     service: ServiceSettings = ServiceSettings()
     serving: ServingSettings = ServingSettings()
     search: SearchSettings = SearchSettings()
+    experiment: ExperimentSettings = ExperimentSettings()
     operations: OperationsSettings = OperationsSettings()
     upkeep: UpkeepSettings = UpkeepSettings()
     training: dict[str, Any] = Field(default_factory=dict)

@@ -162,6 +162,19 @@ class EventsResponse(Body):
     duplicates: int
 
 
+class RunningExperiment(Body):
+    """The experiment that the registry wants served."""
+
+    id: str
+    kind: Literal["canary", "ab", "shadow"]
+    control: str
+    challenger: str
+    share: float
+    """Of the shoppers, whom the challenger answers; in shadow: is scored for, without being shown.
+    """
+    started: datetime
+
+
 class ReleaseResponse(Body):
     """What the service answers from now."""
 
@@ -171,12 +184,17 @@ class ReleaseResponse(Body):
     data_end: datetime | None = None
     serves: str | None = None
     retrievers: list[str] = []
+    scenarios: list[str] = []
+    """Names that a request's `scenario` may have: the built-in ones and those of the rules."""
     rules: str = "none"
     """Digest of the shop's rules in use; `none` without a rules file."""
     rules_error: str | None = None
     """Why the rules file as it is now is not in use."""
     states: str = "feature_store"
     """Where shoppers' histories are: `feature_store`, or `memory` of a worker (a Bento alone)."""
+    experiment: RunningExperiment | None = None
+    experiment_error: str | None = None
+    """Why the experiment is not served, and the release answers everybody."""
 
 
 class ErrorDetail(Body):

@@ -46,6 +46,8 @@ class SimilarResponse(Body):
     at), `content` (of the item's shoppers nothing is known, e.g. it is new), `segment_popularity`
     (what sells in its category), `global_popularity` (what sells; also for an unknown item).
     """
+    skipped: list[str] = []
+    """Stages that were left out because they failed or ran over their budget: `states`, `model`."""
     items: list[RecommendedItem]
 
 
@@ -112,6 +114,8 @@ class BoughtTogetherResponse(Body):
     together above chance), `category_complements` (what sells in categories that are), or
     `global_popularity` (what sells in other categories than the cart's).
     """
+    skipped: list[str] = []
+    """Stages that were left out because they failed or ran over their budget: `states`, `model`."""
     items: list[TogetherItem]
     bundles: list[Bundle]
 

@@ -2,13 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field
 
 from contracts.wire import RecentEvent
-from contracts.wire_body import PRINTABLE, Body, Moment, Name
+from contracts.wire_body import Body, Moment, Name
 from contracts.wire_filters import Filters
 
-Query = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=PRINTABLE)]
 Relaxed = Literal["none", "most", "any", "similar", "popular"]
 
 
@@ -18,7 +17,7 @@ class SearchRequest(Body):
     With a `user_id`, a `session_id` or `events` the matches are ordered for that shopper.
     """
 
-    query: Query
+    query: Name
     """What the shopper typed, English or Chinese; spelling mistakes are forgiven."""
     user_id: Name | None = None
     session_id: Name | None = None

@@ -36,7 +36,6 @@ WRITE_ROWS: Final = 500
 
 USER_STATE: Final = "user_state"
 ITEM_VIEW: Final = "item_features"
-_STATE_REFS: Final = tuple(f"{USER_STATE}:{name}" for name in STATE_LISTS)
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -249,21 +248,9 @@ class FeatureLookup:
         there is none."""
         if not user_ids:
             return []
-        entities = {c.USER_ID: list(user_ids)}
-        answer = self._registered(
-            lambda: self._feast.get_online_features(list(_STATE_REFS), entities)
-        ).proto
-        rows = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
-        times = rows[c.EVENT_TIMES]
-        found = []
-        for place, value in enumerate(times.values):
-            if not value.WhichOneof("val"):
-                found.append((EMPTY_STATE, 0))
-                continue
-            lists = {name: _python_list(rows[name].values[place]) for name in STATE_LISTS}
-            at = times.event_timestamps[place]
-            found.append((UserState(**lists), at.seconds * 1_000_000 + at.nanos // 1_000))
-        return found
+        view = self._view(USER_STATE)
+        rows = self._online_store.read_rows(self._config, view, user_ids)
+        return [(EMPTY_STATE, 0) if row is None else (_state_of(row[1]), row[0]) for row in rows]
 
     def _push(self, states: Mapping[str, UserState], event_us: Sequence[int]) -> int:
         """Write states online, guarded."""
@@ -356,8 +343,13 @@ def _rows_of(states: Mapping[str, UserState]) -> pa.Table:
     return pa.table({c.USER_ID: pa.array(list(states), pa.string()), **lists})
 
 
-def _python_list(value: Any) -> list[Any]:
-    return list(getattr(value, value.WhichOneof("val")).val)
+def _state_of(values: Mapping[str, Any]) -> UserState:
+    """Make a state of Feast's values by feature; a feature that the row lacks is filled in."""
+    return UserState(**{
+        name: list(getattr(values[name], kind).val)
+        for name in STATE_LISTS
+        if name in values and (kind := values[name].WhichOneof("val"))
+    })
 
 
 def _without_nulls(lists: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -134,6 +134,20 @@ class GuardedSqliteOnlineStore(OnlineStore):  # type: ignore[misc]
         packed = pack_table(rows.select(names))
         return self._write(config, view, names, list(zip(keys, packed, event_us, strict=True)))
 
+    def read_rows(
+        self, config: RepoConfig, view: FeatureView, keys: Sequence[str]
+    ) -> list[tuple[int, dict[str, Any]] | None]:
+        """Return the event time, epoch microseconds, and the Values by feature of each entity; None
+        of an unknown one.
+
+        The short form of `online_read`, for views of one string key: no message is made of what was
+        asked and of each value that was found, which takes ten times as long as the reading.
+        """
+        (join_key,) = view.join_keys
+        wanted = _string_keys(config, join_key, keys)
+        found = self._found(config, view, wanted)
+        return [found.get(key) for key in wanted]
+
     def online_write_batch(
         self,
         config: RepoConfig,
@@ -161,15 +175,23 @@ class GuardedSqliteOnlineStore(OnlineStore):  # type: ignore[misc]
     ) -> list[tuple[datetime | None, dict[str, Any] | None]]:
         """Return event time and values by feature of each entity; (None, None) of an unknown
         one."""
-        connection = self.connection(config)
         keys = [_serialized(config, key) for key in entity_keys]
-        name = self._table(config, table)
-        found = {}
-        query = _FIND.format(table=name, q=",".join("?" * len(keys)))
-        for key, layout, blob, event_us in connection.execute(query, keys):
-            values = dict(zip(self._names(connection, layout), unpack(blob), strict=True))
-            found[key] = (from_us(event_us), values)
+        found = {
+            key: (from_us(event_us), values)
+            for key, (event_us, values) in self._found(config, table, keys).items()
+        }
         return [found.get(key, (None, None)) for key in keys]
+
+    def _found(
+        self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes]
+    ) -> dict[bytes, tuple[int, dict[str, Any]]]:
+        """Return event time and Values by feature of the entities that are there."""
+        connection = self.connection(config)
+        query = _FIND.format(table=self._table(config, view), q=",".join("?" * len(keys)))
+        return {
+            key: (event_us, dict(zip(self._names(connection, layout), unpack(blob), strict=True)))
+            for key, layout, blob, event_us in connection.execute(query, keys)
+        }
 
     def update(
         self,

@@ -1,9 +1,11 @@
-"""What a run leaves in the Prefect UI: markdown pages and links, for people."""
+"""What a run leaves in the Prefect UI: markdown pages, links and a picture, for people."""
 
+from base64 import b64encode
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
+from flows.steps.figures import RELEASES, lift_text
 from flows.steps.outcome import rows_sum
 
 
@@ -45,12 +47,12 @@ def _batches(outcome: dict[str, Any]) -> str:
 
 
 def trained(outcome: dict[str, Any]) -> None:
-    """Leave the leaderboard, the segments and the verdict of a training."""
-    tables = outcome["leaderboard"]
-    head = " | ".join(f"{name.replace('_', ' ')} | vs popularity" for name in tables)
-    models = "\n".join(
-        f"| {model} | {' | '.join(_cells(figures[model]) for figures in tables.values())} |"
-        for model in next(iter(tables.values()))
+    """Leave the verdict of a training, its leaderboards and the segments."""
+    boards = "\n\n".join(
+        f"## NDCG@10, {name.replace('_', ' ')}\n\n| model | NDCG@10 | vs popularity |\n"
+        "| --- | ---: | ---: |\n"
+        + "\n".join(f"| {model} | {_cells(figures)} |" for model, figures in models.items())
+        for name, models in outcome["leaderboard"].items()
     )
     segments = "\n".join(
         f"| {row['segment']} | {row['shoppers']:,} | {_figure(row['served'])} | "
@@ -60,11 +62,10 @@ def trained(outcome: dict[str, Any]) -> None:
     rules = "\n".join(f"- {reason}" for reason in outcome["rules"])
     create_markdown_artifact(
         f"# Release {outcome['version']}: {'passed' if outcome['passed'] else 'REFUSED'}\n\n"
-        f"Serves **{outcome['serves']}**. NDCG@10 on later time, full ranking, with 95 % intervals "
-        f"over shoppers:\n\n| model | {head} |\n| --- |{' ---: | ---: |' * len(tables)}\n{models}"
-        "\n\n## Segments\n\n| segment | shoppers | served | popularity |\n"
-        f"| --- | ---: | ---: | ---: |\n{segments}\n\n## Gate\n\n{rules}\n\n"
-        f"Report: {outcome['report']}\n",
+        f"Serves **{outcome['serves']}**. Judged on later time, full ranking, with 95 % intervals "
+        f"over shoppers.\n\n{boards}\n\n## Segments\n\n"
+        f"| segment | shoppers | served | popularity |\n| --- | ---: | ---: | ---: |\n{segments}"
+        f"\n\n## Gate\n\n{rules}\n\nReport: {outcome['report']}\n",
         key="leaderboard",
         description="Every model on later time, and what the gate said",
     )
@@ -72,13 +73,10 @@ def trained(outcome: dict[str, Any]) -> None:
 
 def _cells(figures: dict[str, Any]) -> str:
     """Return a model's NDCG and its lift over popularity, each with its interval."""
-    value, lift = f"{figures['ndcg@10']:.4f}", figures["vs_popularity"]
+    value = f"{figures['ndcg@10']:.4f}"
     if figures["bounds"]:
         value += " ({:.4f} to {:.4f})".format(*figures["bounds"])
-    if lift is None:
-        return f"{value} | -"
-    spread = figures["vs_popularity_bounds"]
-    return f"{value} | {lift:+.1%}" + (" ({:+.1%} to {:+.1%})".format(*spread) if spread else "")
+    return f"{value} | {lift_text(figures['vs_popularity'], figures['vs_popularity_bounds'])}"
 
 
 def _figure(value: float | None) -> str:
@@ -102,6 +100,61 @@ def moved(outcome: dict[str, Any]) -> None:
         f"By {outcome['who']}: {outcome['why']}. Served by {outcome['workers']} workers.\n",
         key="champion",
         description="Who moved the champion, and why",
+    )
+
+
+def compared(found: dict[str, Any]) -> None:
+    """Leave both arms of an experiment, the interval, and what is to be done."""
+    running, decision = found["running"], found["decision"]
+    lines = [
+        f"# Experiment {running['id']}: {found['action']}\n",
+        f"{running['kind']}: release {running['challenger']} beside {running['control']} for "
+        f"{running['share']:.0%} of the shoppers, since {running['started'][:16]}; "
+        f"{found['days']:.1f} days are judged.\n",
+    ]
+    if decision is not None:
+        lines.append(
+            f"| arm | release | shoppers | lists | {found['metric']} | a shopper |\n"
+            "| --- | --- | ---: | ---: | ---: | ---: |"
+        )
+        lines += [
+            f"| {arm} | {running[arm]} | {decision[arm]['shoppers']:,} | "
+            f"{decision[arm]['lists']:,} | {decision[arm]['total']:,.0f} | "
+            f"{decision[arm]['mean']:.4f} |"
+            for arm in ("control", "challenger")
+        ]
+        cost = decision["harm_days"]
+        lines.append(
+            f"\nLost so far, by the estimate: {decision['harm']:,.0f}"
+            + (f" ({cost:.2f} days of the shop)" if cost is not None else "")
+            + f". Whom both answered counts in the first: {found['crossed']:,} shoppers; bots in "
+            f"neither: {found['bots']:,}.\n"
+        )
+    lines += [f"- {reason}" for reason in found["reasons"]]
+    create_markdown_artifact(
+        "\n".join(lines) + "\n", key="experiment", description="The challenger beside the champion"
+    )
+
+
+def pictured(drawn: dict[str, Any]) -> None:
+    """Leave the picture of metrics over releases, and its figures.
+
+    The picture lies in its own address: nothing is fetched, and the artifact stays as it was.
+    """
+    picture = b64encode(drawn["svg"].encode()).decode()
+    rows = "\n".join(
+        f"| {found['version']}, {found['status']} | {found['serves'] or '-'} | "
+        f"{found['data_end'] or '-'} | {_figure(found['ndcg@10'])} | "
+        f"{lift_text(found['lift'], found['lift_bounds'])} |"
+        for found in reversed(drawn["releases"])
+    )
+    create_markdown_artifact(
+        f"![NDCG@10 and lift of each release](data:image/svg+xml;base64,{picture})\n\n"
+        "| release | serves | learnt to | NDCG@10 | lift (95 %) |\n"
+        f"| --- | --- | --- | ---: | ---: |\n{rows}\n\n"
+        f"Picture: {drawn['picture']}\n",
+        key=RELEASES,
+        description="Metrics over releases",
     )
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from contracts.errors import AmalgamError, BadInputError
+from flows.commands import experiment as experiment_commands
 from flows.commands import export as export_commands
 from flows.commands import people as people_commands
 from flows.commands import profile as profile_commands
@@ -341,6 +342,7 @@ def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+experiment_commands.register(app)
 export_commands.register(app)
 people_commands.register(app)
 profile_commands.register(app)

@@ -4,6 +4,7 @@ Where things lie, and nobody phoned home.
 """
 
 import os
+from pathlib import Path
 
 from contracts.errors import UnavailableError
 from contracts.settings import DEMO_VARIABLE, HOME_VARIABLE, Settings
@@ -67,8 +68,22 @@ def enter(settings: Settings) -> None:
     os.environ.pop("PREFECT_LOGGING_EXTRA_LOGGERS")
 
 
+def up_record(settings: Settings) -> Path:
+    """Return the file that is there while `amalgam up` runs in this home, or was killed in it."""
+    return settings.prefect / "up.json"
+
+
 def server_is_up(settings: Settings) -> bool:
-    """Say whether the installation's Prefect server answers."""
+    """Say whether the Prefect server of this home answers.
+
+    What another home runs at the same port is none of ours: its automations would answer our events
+    with trainings of theirs.
+    """
+    return up_record(settings).exists() and server_answers(settings)
+
+
+def server_answers(settings: Settings) -> bool:
+    """Say whether a Prefect server answers at this installation's port."""
     import httpx
 
     try:

@@ -11,19 +11,24 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
+from pydantic import Field
 
+from contracts.errors import UnavailableError
 from contracts.settings import Settings, load_settings
 from flows import alerts, artifacts
 from flows.steps import (
     champion,
     data,
+    experiments,
     export,
     features,
+    figures,
     gate,
     history,
     holds,
@@ -42,17 +47,34 @@ HOUR = 3_600
 """Seconds. A run that hangs must not keep the next one waiting for ever; none takes that long."""
 
 
-def step(function: Callable[P, R]) -> Task[P, R]:
-    """Make a step a task that says when it begins; results stay in memory, nothing is cached."""
+def step(function: Callable[P, R], *, retry_after: tuple[float, ...] = ()) -> Task[P, R]:
+    """Make a step a task that says when it begins; results stay in memory, nothing is cached.
+
+    `retry_after`: seconds after which what was unavailable is tried again. Only for steps that meet
+    the world outside this installation and that may run twice: what fails here fails again, and a
+    second `rollback` would go one release further.
+    """
 
     @wraps(function)
     def told(*args: P.args, **kwargs: P.kwargs) -> R:
         outcome.tell(function.__name__.replace("_", " "))
         return function(*args, **kwargs)
 
-    return task(cache_policy=NO_CACHE, persist_result=False)(told)
+    return task(
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=len(retry_after),
+        retry_delay_seconds=list(retry_after),
+        retry_condition_fn=unavailable if retry_after else None,
+    )(told)
 
 
+def unavailable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Say whether a task failed on something that may be there again soon."""
+    return isinstance(state.data, UnavailableError)
+
+
+reach_databases = step(sources.reach_databases, retry_after=(5, 30))
 ingest_files = step(data.ingest_files)
 build_features = step(features.build_features)
 materialize_online = step(features.materialize_online)
@@ -65,6 +87,11 @@ pack_release = step(training.pack_release)
 move_champion = step(champion.move_champion)
 return_champion = step(champion.return_champion)
 end_hold = step(holds.end_hold)
+begin_experiment = step(experiments.begin_experiment)
+measure_experiment = step(experiments.measure_experiment)
+act_on_experiment = step(experiments.act_on_experiment)
+close_experiment = step(experiments.close_experiment)
+draw_releases = step(figures.draw_releases)
 measure_drift = step(watch.measure_drift)
 free_space = step(upkeep_steps.free_space)
 export_lists = step(export.recommend_all)
@@ -91,6 +118,8 @@ def ingest(
         accept_blocked: why batches that would be blocked are let in
     """
     settings, moment = _start(now)
+    if not paths and sources.has_databases(settings):
+        reach_databases(settings, return_state=True)  # the ingest itself tells which gave nothing
     report = ingest_files(settings, paths, moment, source=source, accept_blocked=accept_blocked)
     artifacts.ingested(report)
     for batch in report["blocked"]:
@@ -118,12 +147,14 @@ def train(
     now: datetime | None = None,
     reason: str = "by hand",
     as_of: str | None = None,
-    operator: str | None = None,
+    operator: str = "",
 ) -> dict[str, Any]:
     """Fit, fuse, prove, and release: the gate decides whether the champion moves.
 
     `as_of` names a release: the same rows are read again that it was trained on. While a rollback
-    holds it, only a training that a person asked for (`operator`: who) moves the champion.
+    holds it, only a training that a person asked for (`operator`: who) moves the champion. With
+    `[experiment] promotion = "canary"` the release is shown to a share of the shoppers first; while
+    an experiment runs it waits.
 
     Args:
         now: the moment it is for, UTC; default: the clock
@@ -134,21 +165,28 @@ def train(
     settings, moment = _start(now)
     if as_of is not None and now is None:
         moment = history.moment_of(settings, as_of)
-    past = read_history(settings, moment, as_of)
-    inputs = join_features(settings, past, moment)
-    forget_late(settings, moment)
-    learnt = prepare_models(settings, inputs)
-    judged = evaluate_models(settings, learnt)
-    release = pack_release(settings, past, learnt, judged, reason)
+    with training.alone(settings):
+        past = read_history(settings, moment, as_of)
+        inputs = join_features(settings, past, moment)
+        forget_late(settings, moment)
+        learnt = prepare_models(settings, inputs)
+        judged = evaluate_models(settings, learnt)
+        release = pack_release(settings, past, learnt, judged, reason)
     artifacts.trained(release)
     by = asker(operator)
     if release["passed"] and not by.by_hand and (hold := holds.hold_of(settings, moment)):
         release["held"] = hold.reason
+    elif release["passed"] and (waits := experiments.waits_for(settings, release["version"])):
+        release["held"] = waits
     alerts.training_judged(release)
-    if release["passed"] and not release.get("held"):
-        who = f"the gate, for {by.name}"
+    who = f"the gate, for {by.name}"
+    if release["passed"] and not release.get("held") and experiments.canary_first(settings):
+        release["experiment"] = begin_experiment(settings, release["version"], moment, who, reason)
+        alerts.experiment_begun(release["experiment"])
+    elif release["passed"] and not release.get("held"):
         release |= move_champion(settings, release["version"], moment, who, reason, None)
         alerts.champion_moved(release, moment.isoformat())
+    artifacts.pictured(draw_releases(settings))
     return _finish(settings, release)
 
 
@@ -184,7 +222,10 @@ def upkeep(dry_run: bool = False, now: datetime | None = None) -> dict[str, Any]
 
 @flow(name="recommend-all", timeout_seconds=48 * HOUR)
 def recommend_all(
-    out: str, k: int = 20, scenario: str = "home", now: datetime | None = None
+    out: str,
+    k: Annotated[int, Field(ge=1, le=200)] = 20,
+    scenario: str = "home",
+    now: datetime | None = None,
 ) -> dict[str, Any]:
     """Write the k best items for every known shopper to Parquet below the folder `out`.
 
@@ -220,7 +261,7 @@ def promote(
     version: str,
     override: str | None = None,
     reason: str = "by hand",
-    operator: str | None = None,
+    operator: str = "",
     now: datetime | None = None,
 ) -> dict[str, Any]:
     """Make a release the champion; one that the gate refused needs a reason to override.
@@ -237,6 +278,7 @@ def promote(
     moved = move_champion(settings, version, moment, who, why, override)
     artifacts.moved(moved)
     alerts.champion_moved(moved, moment.isoformat())
+    artifacts.pictured(draw_releases(settings))
     return _finish(settings, moved)
 
 
@@ -244,7 +286,7 @@ def promote(
 def rollback(
     version: str | None = None,
     reason: str = "by hand",
-    operator: str | None = None,
+    operator: str = "",
     now: datetime | None = None,
 ) -> dict[str, Any]:
     """Return to a release, by default the champion before this one.
@@ -262,12 +304,13 @@ def rollback(
     moved = return_champion(settings, version, moment, asker(operator).name, reason)
     artifacts.moved(moved)
     alerts.champion_moved(moved, moment.isoformat())
+    artifacts.pictured(draw_releases(settings))
     return _finish(settings, moved)
 
 
 @flow(name="resume", timeout_seconds=1 * HOUR)
 def resume(
-    reason: str = "by hand", operator: str | None = None, now: datetime | None = None
+    reason: str = "by hand", operator: str = "", now: datetime | None = None
 ) -> dict[str, Any]:
     """End the hold that a rollback set: drift starts trainings again, and they move the champion.
 
@@ -278,6 +321,70 @@ def resume(
     """
     settings, moment = _start(now)
     return _finish(settings, end_hold(settings, moment, asker(operator).name, reason))
+
+
+@flow(name="start-experiment", timeout_seconds=1 * HOUR)
+def start_experiment(
+    version: str,
+    kind: Literal["canary", "ab", "shadow"] = "canary",
+    share: float | None = None,
+    reason: str = "by hand",
+    operator: str = "",
+    now: datetime | None = None,
+) -> dict[str, Any]:
+    """Compare a release with the champion on a share of the shoppers; one at a time.
+
+    Args:
+        version: a release, as `amalgam releases` lists them
+        kind: canary: promoted or rolled back by itself; ab: never promoted by itself; shadow:
+            scored beside, shown to nobody
+        share: of the shoppers, above 0 and under 1; default: [experiment] share
+        reason: why, for the audit log
+        operator: your name, for the audit log: the server knows no users
+        now: the moment it is for, UTC; default: the clock
+    """
+    settings, moment = _start(now)
+    who = asker(operator).name
+    begun = begin_experiment(settings, version, moment, who, reason, kind=kind, share=share)
+    alerts.experiment_begun(begun)
+    return _finish(settings, begun)
+
+
+@flow(name="judge-experiment", timeout_seconds=1 * HOUR)
+def judge_experiment(now: datetime | None = None) -> dict[str, Any]:
+    """Look at the running experiment: promote its challenger, roll it back, or let it go on.
+
+    Args:
+        now: the moment it is for, UTC; default: the clock
+    """
+    settings, moment = _start(now)
+    found = measure_experiment(settings, moment)
+    if found["running"] is not None:
+        artifacts.compared(found)
+    acted = act_on_experiment(settings, found, moment)
+    alerts.experiment_judged(acted, moment.isoformat())
+    return _finish(settings, acted)
+
+
+@flow(name="end-experiment", timeout_seconds=1 * HOUR)
+def end_experiment(
+    outcome: Literal["stopped", "promoted", "rolled_back"] = "stopped",
+    reason: str = "by hand",
+    operator: str = "",
+    now: datetime | None = None,
+) -> dict[str, Any]:
+    """End the running experiment: the champion stays, or its challenger becomes it.
+
+    Args:
+        outcome: rolled_back: as if it had been found worse, so that it holds what starts by itself
+        reason: why, for the audit log
+        operator: your name, for the audit log: the server knows no users
+        now: the moment it is for, UTC; default: the clock
+    """
+    settings, moment = _start(now)
+    ended = close_experiment(settings, moment, asker(operator).name, reason, outcome=outcome)
+    alerts.experiment_judged(ended, moment.isoformat())
+    return _finish(settings, ended)
 
 
 def _start(now: datetime | None) -> tuple[Settings, datetime]:

@@ -194,6 +194,12 @@ def show_training(outcome: dict[str, Any]) -> None:
         console.print(f"release {outcome['version']} passed the gate; serves {outcome['serves']}")
         if outcome.get("held"):
             console.print(f"but the champion is {outcome['held']}", soft_wrap=True)
+        if begun := outcome.get("experiment"):
+            console.print(
+                f"experiment {begun['id']} shows it to {begun['share']:.0%} of the shoppers: "
+                "amalgam experiment show",
+                soft_wrap=True,
+            )
     else:
         console.print(f"[red]release {outcome['version']} was refused by the gate:[/]")
         for reason in outcome["reasons"]:
@@ -246,5 +252,5 @@ def show_addresses(parts: "list[Part]") -> None:
     for part in parts:
         if part.address:
             console.print(f"  {names[part.name]:<14} {part.address}")
-            if part.name == "service":
-                console.print(f"  {'API':<14} {part.address}/docs.json")
+            for name, page in part.pages:
+                console.print(f"  {name:<14} {page}")

@@ -23,7 +23,8 @@ from pathlib import Path
 from contracts.atomic import write_json
 from contracts.errors import UnavailableError
 from contracts.settings import Settings
-from flows.environment import api_url, environment, need_free_port
+from flows.environment import api_url, environment, need_free_port, up_record
+from flows.steps.figures import RELEASES
 from services.serve import service_url, trusted
 
 TOKEN_VARIABLE = "AMALGAM_UP_TOKEN"
@@ -41,6 +42,8 @@ class Part:
     ready: str | None = None
     trust: ssl.SSLContext | bool = True
     """What its certificate is verified by, where it speaks https."""
+    pages: tuple[tuple[str, str], ...] = ()
+    """Pages of it that people look for: name and URL."""
 
 
 def parts(settings: Settings, *, scheduled: bool, reports_ui: bool) -> list[Part]:
@@ -56,7 +59,14 @@ def parts(settings: Settings, *, scheduled: bool, reports_ui: bool) -> list[Part
     reports = f"{shlex.quote(str(folder / 'evidently'))} ui --workspace {workspace}"
     reports += f" --port {operations.evidently_port}"
     return [
-        Part("prefect", start, operations.prefect_port, prefect, f"{api_url(settings)}/health"),
+        Part(
+            "prefect",
+            start,
+            operations.prefect_port,
+            prefect,
+            f"{api_url(settings)}/health",
+            pages=(("releases", f"{prefect}/artifacts/key/{RELEASES}"),),
+        ),
         Part("flows", deploy),
         Part(
             "service",
@@ -65,6 +75,7 @@ def parts(settings: Settings, *, scheduled: bool, reports_ui: bool) -> list[Part
             serving,
             f"{serving}/healthz",
             trusted(settings),
+            (("API", f"{serving}/docs.json"),),
         ),
         *([Part("reports", reports, operations.evidently_port, evidently, evidently)] * reports_ui),
     ]
@@ -181,7 +192,7 @@ def _sole_owner(settings: Settings) -> Iterator[str]:
     from filelock import FileLock, Timeout
 
     settings.prefect.mkdir(parents=True, exist_ok=True)
-    lock, record = settings.prefect / "up.lock", settings.prefect / "up.json"
+    lock, record = settings.prefect / "up.lock", up_record(settings)
     try:
         with FileLock(lock, timeout=0):
             _end_recorded(settings)
@@ -194,7 +205,7 @@ def _sole_owner(settings: Settings) -> Iterator[str]:
 
 
 def _end_recorded(settings: Settings) -> None:
-    record = settings.prefect / "up.json"
+    record = up_record(settings)
     if record.exists():
         end_leftovers(str(json.loads(record.read_text())["token"]))
 

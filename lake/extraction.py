@@ -28,7 +28,7 @@ from lake.extraction_types import arrow_batch, common_schema
 from lake.marks import Mark, decode, encode, plain
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 MARKS: Final = ".marks"
 METADATA: Final = b"amalgam.extraction"
@@ -70,6 +70,20 @@ def extract(job: Extraction, landing: Path) -> Path | None:
             return None if found is None else _land(job, landing, mark, *found)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def reach(job: Extraction) -> None:
+    """Connect to the database, and no more.
+
+    Raises:
+        SettingsError: the URL cannot be read, or its driver is not installed.
+        UnavailableError: the database cannot be reached.
+    """
+    engine = _engine(job)
+    try:
+        _connect(job, engine).close()
+    finally:
+        engine.dispose()
 
 
 def read_mark(source: str, landing: Path) -> Mark | None:
@@ -193,13 +207,7 @@ def _batches(job: Extraction, mark: Mark) -> Iterator[tuple[list[str], list[Any]
 
     engine = _engine(job)
     try:
-        try:
-            connection = engine.connect()
-        except DBAPIError as error:
-            raise UnavailableError(
-                f"source '{job.source}': its database cannot be reached: {_reason(job, error)}"
-            ) from None
-        with connection:
+        with _connect(job, engine) as connection:
             streamed = connection.execution_options(stream_results=True, yield_per=job.batch_rows)
             result = streamed.execute(text(job.query), {"high_water": mark})
             names = list(result.keys())
@@ -211,6 +219,17 @@ def _batches(job: Extraction, mark: Mark) -> Iterator[tuple[list[str], list[Any]
         ) from None
     finally:
         engine.dispose()
+
+
+def _connect(job: Extraction, engine: "Engine") -> "Connection":
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        return engine.connect()
+    except DBAPIError as error:
+        raise UnavailableError(
+            f"source '{job.source}': its database cannot be reached: {_reason(job, error)}"
+        ) from None
 
 
 def _engine(job: Extraction) -> "Engine":

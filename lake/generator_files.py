@@ -194,7 +194,8 @@ def write_day(out: Path, name: str, table: pa.Table, midnight: datetime, *, plai
     buffer.seek(0, io.SEEK_END)
     style = "none" if plain else "needed"
     options = pa_csv.WriteOptions(include_header=False, quoting_style=style)
-    pa_csv.write_csv(table, buffer, options)
+    # Of a table whose first chunk is empty, the unquoted style writes what was never set.
+    pa_csv.write_csv(table.combine_chunks(), buffer, options)
     data = gzip.compress(buffer.getbuffer(), GZIP_LEVEL, mtime=0)
     atomic.write_bytes(out / f"{name}-{midnight:%Y-%m-%d}.csv.gz", data)
 

@@ -8,6 +8,7 @@ which approximates a softmax over log popularity + affinity (exactly so with man
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,29 @@ class Walks:
     buy: NDArray[np.bool_]  # (S, T)
     quantity: Ints  # (S, T)
     affinity: Floats  # (S, T) in [0, 1]
+
+
+class ReactionChances(NamedTuple):
+    """Chances of what is seen to be clicked, of what is clicked to be put in the cart, and of what
+    is in the cart to be bought.
+    """
+
+    click: Floats
+    cart: Floats
+    buy: Floats
+
+
+def reaction_chances(quality: Floats, affinity: Floats, intent: Floats) -> ReactionChances:
+    """Return how shoppers react to items that they see; all in [0, 1], of shapes that broadcast.
+
+    `affinity` is the dot product of taste and item vector, clipped; `intent` how much the shopper
+    came to buy, evenly spread over visits.
+    """
+    return ReactionChances(
+        click=0.2 + 0.25 * quality + 0.45 * affinity,
+        cart=0.06 + 0.2 * quality + 0.4 * affinity,
+        buy=0.15 + 0.6 * intent,
+    )
 
 
 def open_shelf(world: World, day: int) -> Shelf:
@@ -247,13 +271,12 @@ def _react(
     refill = refill[rows]
     quality, affinity = world.quality[item], np.clip(dot(taste, world.factors[:, item]), 0.0, 1.0)
     draws = rng.random((4, size))
-    click = draws[0] < np.where(refill, 0.95, 0.2 + 0.25 * quality + 0.45 * affinity)
+    likely = reaction_chances(quality, affinity, intent)
+    click = draws[0] < np.where(refill, 0.95, likely.click)
     before = walks.item[rows, :step] == item[:, None]
     again = (before & walks.cart[rows, :step]).any(axis=1)
-    cart = (
-        click & ~again & (draws[1] < np.where(refill, 0.9, 0.06 + 0.2 * quality + 0.4 * affinity))
-    )
-    buy = cart & (draws[2] < np.where(refill, 0.95, 0.15 + 0.6 * intent))
+    cart = click & ~again & (draws[1] < np.where(refill, 0.9, likely.cart))
+    buy = cart & (draws[2] < np.where(refill, 0.95, likely.buy))
     sour = ~click & (draws[3] < 0.02 * (1.0 - affinity))
     walks.act[rows, step] = np.where(
         click, CLICK, np.where(sour, np.where(draws[3] < 0.005, HIDE, DISLIKE), -1)

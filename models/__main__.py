@@ -20,14 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contracts import columns
-from contracts.errors import AmalgamError, BadInputError, SettingsError
+from contracts.errors import AmalgamError, BadInputError, RefusedError, SettingsError
 from models.artifacts import write_manifest
 from models.base import TrainingData
+from models.config import load_config
 from models.data import catalogue_from_arrow, save_catalogue, training_data
 from models.files import read_parquet, with_sessions_as_users
 from models.ranking.config import RecipeConfig
 from models.registry import DEFAULT_RETRIEVERS, RETRIEVERS, make_retriever
-from models.training_run import EpochDone, TrainingRun
+from models.training_run import FIT_ERRORS, EpochDone, TrainingRun
 
 _CHECKPOINTS = ".checkpoints"
 _BAR = 24
@@ -68,42 +69,82 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--models", default=",".join(DEFAULT_RETRIEVERS), help="names, comma-separated"
     )
-    parser.add_argument("--config", type=Path, help="TOML with a table [retrievers.NAME] a model")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="TOML: a table [retrievers.NAME] a model; event_weights and device of [training]",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--before-us", type=int, help="epoch microseconds; later events are unseen")
     return parser
 
 
 def _train(options: argparse.Namespace) -> None:
-    """Train and save each model, the catalogue, and a manifest over all of it."""
+    """Train and save each model, the catalogue, and a manifest over all of it.
+
+    A model that fails is left out, and the manifest says why.
+
+    Raises:
+        RefusedError: every model failed.
+    """
     names = [name.strip() for name in options.models.split(",") if name.strip()]
-    sections = _sections(options.config)
+    settings = _settings(options.config)
+    sections, recipe = _sections(settings, options.config), _recipe(settings, options.config)
     models = {name: make_retriever(name, sections.get(name, {})) for name in names}
     data = _data(options)
     _say({"events": len(data.items), "shoppers": data.n_users, "items": data.n_items})
-    weights = RecipeConfig().weights()
-    seconds = {}
+    seconds: dict[str, float] = {}
+    failures: dict[str, str] = {}
     checkpoints = options.out / _CHECKPOINTS
     for name, model in models.items():
         started = time.perf_counter()
-        model.run = TrainingRun(progress=_progress, checkpoints=checkpoints)
-        model.fit(data, event_weights=weights, seed=options.seed).save(options.out / name)
+        model.run = TrainingRun(device=recipe.device, progress=_progress, checkpoints=checkpoints)
+        try:
+            model.fit(data, event_weights=recipe.weights(), seed=options.seed)
+            model.save(options.out / name)
+        except FIT_ERRORS as error:
+            failures[name] = f"{type(error).__name__}: {error}"
+            _say({"model": name, "failure": failures[name]})
+            continue
         seconds[name] = round(time.perf_counter() - started, 3)
         _say({"model": name, "seconds": seconds[name]})
     shutil.rmtree(checkpoints, ignore_errors=True)
+    if not seconds:
+        raise RefusedError(f"no model could be trained: {failures}; mend one of these")
     save_catalogue(options.out, data.catalogue)
-    extra = {"models": names, "seed": options.seed, "now_us": data.now, "seconds": seconds}
+    extra = {
+        "models": list(seconds),
+        "failures": failures,
+        "seed": options.seed,
+        "now_us": data.now,
+        "seconds": seconds,
+    }
     write_manifest(options.out, extra)
 
 
-def _sections(path: Path | None) -> dict[str, dict[str, Any]]:
-    """Return the [retrievers.*] tables of a TOML file; other tables are other parts' business."""
+def _settings(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8")).get("retrievers", {})
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingsError(f"--config {path}: cannot be read as TOML ({error})") from error
+
+
+def _recipe(settings: dict[str, Any], path: Path | None) -> RecipeConfig:
+    """Return the recipe with the event weights and the device of [training]; the rest of it is of
+    no use here.
+    """
+    training = settings.get("training", {})
+    if not isinstance(training, dict):
+        raise SettingsError(f"--config {path}: [training] must be a table")
+    chosen = {name: training[name] for name in ("event_weights", "device") if name in training}
+    return load_config(RecipeConfig, chosen, where=f"--config {path}: training")
+
+
+def _sections(settings: dict[str, Any], path: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the [retrievers.*] tables of a TOML file; other tables are other parts' business."""
+    found = settings.get("retrievers", {})
     if not isinstance(found, dict) or not all(isinstance(part, dict) for part in found.values()):
         raise SettingsError(f"--config {path}: [retrievers] must hold one table a model")
     if unknown := sorted(set(found) - set(RETRIEVERS)):

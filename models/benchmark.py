@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from contracts import atomic
 from contracts.errors import SettingsError
 from contracts.events import EVENT_TYPES, EVENT_WEIGHTS
+from contracts.state import MICROS_PER_DAY
 from models.base import Catalogue, TrainingData
 from models.device import choose_device
 from models.registry import make_retriever
@@ -38,7 +39,6 @@ SIZES = {
     "ials": "",
 }
 """Model -> the option that says how many samples a step has; "" where an epoch is one step."""
-_US_PER_DAY = 86_400_000_000
 _MATMUL_ROUNDS = 10
 
 
@@ -108,10 +108,10 @@ def drawn_data(shop: Shop, seed: int) -> TrainingData:
         users=np.repeat(np.arange(shop.users, dtype=np.int32), shop.events_per_user),
         items=items,
         event_types=np.full(count, EVENT_TYPES.index("purchase"), dtype=np.int8),
-        times=np.tile(np.arange(shop.events_per_user), shop.users) * _US_PER_DAY,
+        times=np.tile(np.arange(shop.events_per_user), shop.users) * MICROS_PER_DAY,
         n_users=shop.users,
         catalogue=catalogue,
-        now=shop.events_per_user * _US_PER_DAY,
+        now=shop.events_per_user * MICROS_PER_DAY,
     )
 
 

@@ -21,10 +21,11 @@ from models.evaluation.champion import CHAMPION, Champion, ChampionResult, compa
 from models.evaluation.compare import TestLists, rank_everything, reference_models
 from models.evaluation.costs import Cost, bytes_below, fusion_bytes, measure_requests
 from models.evaluation.gate import DataAge, GateVerdict, Variety, judge, segment_intervals
+from models.evaluation.later import changed_without_later
 from models.evaluation.page import report_page
 from models.evaluation.report import EvaluationReport, systems_of
 from models.evaluation.segments import ItemFacts
-from models.evaluation.tables import TableResult, compare_table
+from models.evaluation.tables import TableResult, compare_table, judged_queries
 from models.ranking.config import RecipeConfig
 from models.ranking.first_stage import POPULARITY
 from models.ranking.frame import FEATURE_VERSION
@@ -34,10 +35,7 @@ from models.recipe import (
     Options,
     Prepared,
     Progress,
-    TrainingInputs,
     assemble,
-    learn_to_fuse,
-    prepare,
     query_set,
     refit_recipe,
     silent,
@@ -73,6 +71,7 @@ def judge_on_test(
         BadInputError: no test query has a target on the primary table.
     """
     config = prepared.config
+    judged_queries(config.primary_table, prepared.test)  # before anything is fitted
     recommender = assemble(prepared, learned, prepared.roles.rank_end, progress)
     fusions, stage = learned.fusions.fusions, recommender.stage
     tested = rank_everything(stage, fusions, prepared.test, progress)
@@ -82,7 +81,10 @@ def judge_on_test(
     progress("compare all, with intervals")
     tables = _tables(prepared, tested, facts, against)
     parts = reference_models(stage.names)
-    verdict = _verdict(prepared, learned, tables[config.primary_table], parts, against, served)
+    progress("leak check: rows without what came later")
+    changed = changed_without_later(prepared, stage)
+    primary = tables[config.primary_table]
+    verdict = _verdict(prepared, learned, primary, parts, against, served, changed)
     progress("time single requests")
     report = EvaluationReport(
         serves=learned.fusions.serves,
@@ -107,13 +109,9 @@ def _verdict(
     parts: tuple[str, ...],
     against: ChampionResult | None,
     served: str,
+    changed: tuple[str, ...] | None,
 ) -> GateVerdict:
     config = prepared.config
-    if primary.n_queries == 0:
-        raise BadInputError(
-            f"no test query has a target on the table '{config.primary_table}'; "
-            "widen training.test_days"
-        )
     best = primary.best_of(parts)
     return judge(
         serves=learned.fusions.serves,
@@ -130,6 +128,7 @@ def _verdict(
         ),
         permuted=learned.permuted,
         importance=dict(learned.fusions.importance),
+        changed=changed,
     )
 
 
@@ -287,20 +286,3 @@ def _spread(n: int, most: int) -> slice:
 def _summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
     names = ("serves", "feature_version", "data_end_us", "overlap_at_10")
     return {name: metrics[name] for name in names} | {"passed": metrics["verdict"]["passed"]}
-
-
-def run_recipe(
-    inputs: TrainingInputs,
-    options: Options,
-    config: RecipeConfig,
-    folder: Path,
-    *,
-    champion: Champion | None = None,
-    progress: Progress = silent,
-) -> Judged:
-    """Do all the steps in one call; the bundle is written whether or not the gate passes it."""
-    prepared = prepare(inputs, config)
-    learned = learn_to_fuse(prepared, options, progress)
-    judged = judge_on_test(prepared, learned, champion, progress)
-    metrics = build_release(prepared, learned, judged, folder, progress)
-    return replace(judged, metrics=metrics)

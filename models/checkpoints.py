@@ -18,6 +18,8 @@ from contracts.errors import CorruptError
 from models.base import FloatArray, TrainingData
 
 _STATE = "training_state"
+_FORMAT = 2
+"""Raised with each change of what a checkpoint holds, or of what a training draws by its seed."""
 
 
 class Checkpoint:
@@ -55,7 +57,8 @@ class Checkpoint:
     ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """Put weights, optimizer and torch's random state back; return (state, best weights).
 
-        None when there is no checkpoint. Raises CorruptError when the file cannot be read.
+        None when there is no checkpoint. Raises CorruptError when the file cannot be read; weights
+        and random state may then be half of it.
         """
         if not self.path.is_file():
             return None
@@ -74,9 +77,7 @@ class Checkpoint:
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CorruptError(
-                f"{self.path}: cannot be resumed from ({error}); delete it to train from the start"
-            ) from error
+            raise CorruptError(f"{self.path}: cannot be resumed from ({error})") from error
         best = {key: value.to(self.device) for key, value in _part(tensors, "best.").items()}
         return state, best
 
@@ -97,6 +98,7 @@ def fingerprint(
     `config` is a frozen dataclass; `more` what else counts. Reads all of the data once.
     """
     facts = {
+        "format": _FORMAT,
         "name": name,
         "config": dataclasses.asdict(config),
         "now": data.now,

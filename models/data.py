@@ -16,6 +16,7 @@ from contracts.errors import BadInputError, CorruptError, NotFoundError
 from contracts.events import EVENT_TYPES
 from models.artifacts import load_json, save_json
 from models.base import PAD, Catalogue, IntArray, TrainingData
+from models.columns import encoded
 
 _IDS = "item_ids"
 CATALOGUE_FILE = "catalogue.parquet"
@@ -88,7 +89,7 @@ def catalogue_from_arrow(items: pa.Table | None, event_item_ids: Any = None) -> 
     described = _latest_rows(items) if items is not None and items.num_rows else None
     parts = [described[columns.ITEM_ID].combine_chunks()] if described is not None else []
     if event_item_ids is not None and len(event_item_ids):
-        parts.append(pc.cast(_flat(event_item_ids), pa.string()))
+        parts.append(encoded(_arrow(event_item_ids))[0])
     if not parts:
         return Catalogue((), (), (), (), (), (), np.empty(0, dtype=np.float32))
     ids = pc.drop_null(pc.unique(pa.concat_arrays(parts)))
@@ -105,10 +106,8 @@ def catalogue_from_arrow(items: pa.Table | None, event_item_ids: Any = None) -> 
     )
 
 
-def _flat(array: Any) -> pa.Array:
-    if isinstance(array, pa.ChunkedArray):
-        return array.combine_chunks()
-    return array if isinstance(array, pa.Array) else pa.array(array, pa.string())
+def _arrow(texts: Any) -> pa.Array | pa.ChunkedArray:
+    return texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.string())
 
 
 def _latest_rows(items: pa.Table) -> pa.Table:
@@ -199,9 +198,9 @@ def load_catalogue(folder: Path) -> Catalogue:
 
 def _pooled(values: pa.ChunkedArray) -> tuple[str, ...]:
     """Return the texts of a column, equal ones the same object: many items are of one category."""
-    encoded = values.combine_chunks().dictionary_encode()
-    pool = encoded.dictionary.to_pylist()
-    return tuple(pool[place] for place in encoded.indices.to_pylist())
+    texts, places = encoded(values)
+    pool = [*texts.to_pylist(), None]  # the last one is null's
+    return tuple(pool[place] for place in places.tolist())
 
 
 def _pooled_lists(values: pa.ChunkedArray) -> tuple[tuple[str, ...], ...]:
@@ -246,10 +245,10 @@ def training_data(events: pa.Table, catalogue: Catalogue, *, before_us: int | No
     )
 
 
-def _required(events: pa.Table, name: str) -> pa.Array:
+def _required(events: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in events.column_names:
         raise BadInputError(f"events: no column {name}; there are {events.column_names}")
-    values = events[name].combine_chunks()
+    values = events[name]
     if values.null_count:
         raise BadInputError(
             f"events: {values.null_count} rows have no {name}; leave them out first"
@@ -267,11 +266,11 @@ def _times_us(events: pa.Table) -> NDArray[np.int64]:
 
 def _user_codes(events: pa.Table) -> tuple[IntArray, int]:
     """Number users 0..U-1 in the order of their ids."""
-    encoded = pc.dictionary_encode(pc.cast(_required(events, columns.USER_ID), pa.string()))
-    order = np.asarray(pc.sort_indices(encoded.dictionary))
+    ids, places = encoded(_required(events, columns.USER_ID))
+    order = np.asarray(pc.sort_indices(ids))
     rank = np.empty(len(order), dtype=np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
-    return rank[np.asarray(encoded.indices)], len(order)
+    return rank[places], len(order)
 
 
 def _order(users: IntArray, times: NDArray[np.int64], events: pa.Table) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from contracts import columns as c
-from contracts.errors import AmalgamError, BadInputError, RefusedError
+from contracts.errors import BadInputError, RefusedError
 from contracts.tables import TIMESTAMP
 from models.base import Catalogue, Retriever, TrainingData
+from models.columns import encoded
 from models.data import ItemIndex, catalogue_from_arrow, training_data
 from models.evaluation.leaks import PermutedLabels, permuted_labels
 from models.evaluation.roles import RANK, TEST, Roles, validation_shoppers
+from models.ranking.births import Births
 from models.ranking.bought_together import BoughtTogether
 from models.ranking.config import RecipeConfig
 from models.ranking.covisits import CoVisits
@@ -36,23 +38,30 @@ from models.ranking.targets import targets_from_queries
 from models.ranking.two_stage import BASE, TwoStageRecommender
 from models.registry import make_retriever
 from models.retrieval.dense import DenseRetriever
-from models.training_run import TrainingRun
+from models.training_run import FIT_ERRORS, TrainingRun
 
 Progress = Callable[[str], None]
 Options = Mapping[str, Mapping[str, Any]]
 """Retriever name -> its options."""
-FIT_ERRORS: Final = (
-    AmalgamError,
-    ArithmeticError,
-    ValueError,
-    RuntimeError,
-    MemoryError,
-    OSError,
-)
 
 
 def silent(_message: str) -> None:
     """Take progress and say nothing."""
+
+
+@dataclass(frozen=True)
+class Rejoined:
+    """Test queries joined once more, as if nothing had come at or after `moment`.
+
+    rows           (n,) of the queries, ascending; none is later than `moment`
+    states         as in TrainingInputs, of these queries
+    item_features  as in TrainingInputs, for their days
+    """
+
+    rows: NDArray[np.int64]
+    moment: datetime
+    states: pa.Table
+    item_features: pa.Table
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,8 @@ class TrainingInputs:
     queries        `make_queries` of the events
     states         the shoppers' states, one row per query in the same order (point-in-time join)
     item_features  rows of (item_id, midnight, features) for the days of the queries
+    rejoined       some test queries joined to earlier tables, for a leak check; None: it is not
+                   made
     """
 
     events: pa.Table
@@ -72,6 +83,7 @@ class TrainingInputs:
     states: pa.Table
     item_features: pa.Table
     now: datetime
+    rejoined: Rejoined | None = None
 
     @property
     def now_us(self) -> int:
@@ -155,32 +167,40 @@ def prepare(
         )
     index = ItemIndex.of(catalogue)
     rows = [np.flatnonzero(part) for part in (is_rank & ~held, is_rank & held, is_test)]
-    features = item_features_from_table(inputs.item_features, index, len(index))
-    train, validation, test = (query_set(inputs, part, index, features) for part in rows)
+    laid = on_catalogue(inputs, index)
+    train, validation, test = (query_set(inputs, part, index, laid) for part in rows)
     roles = Roles.of(inputs.now, config)
     return Prepared(inputs, config, roles, catalogue, train, validation, test, rows[2], checkpoints)
+
+
+def on_catalogue(inputs: TrainingInputs, index: ItemIndex) -> tuple[ItemFeatures, Births]:
+    """Lay out the item features, and when items came, on the catalogue of `index`."""
+    first = pc.min(pc.cast(inputs.queries[c.EVENT_TIMESTAMP], TIMESTAMP)).value
+    return (
+        item_features_from_table(inputs.item_features, index, len(index)),
+        Births.of(inputs.items, inputs.events, index, int(first)),
+    )
 
 
 def query_set(
     inputs: TrainingInputs,
     rows: NDArray[np.int64],
     index: ItemIndex,
-    features: ItemFeatures | None = None,
+    laid: tuple[ItemFeatures, Births] | None = None,
 ) -> QuerySet:
     """Return the queries of `rows` as arrays on the catalogue of `index`.
 
-    `features` are the item features on the same catalogue, when they are laid out already.
+    `laid` is what `on_catalogue` says of that catalogue, when it was asked already.
     """
-    if features is None:
-        features = item_features_from_table(inputs.item_features, index, len(index))
+    features, births = laid or on_catalogue(inputs, index)
     at = pa.array(rows)
     queries, states = inputs.queries.take(at), inputs.states.take(at)
     times = pc.cast(queries[c.EVENT_TIMESTAMP], TIMESTAMP).cast(pa.int64()).to_numpy()
-    users = pc.dictionary_encode(inputs.queries[c.USER_ID].combine_chunks()).indices
+    _, users = encoded(inputs.queries[c.USER_ID])
     return QuerySet(
-        inputs=inputs_from_table(states, times, index, features),
+        inputs=replace(inputs_from_table(states, times, index, features), births=births),
         targets=targets_from_queries(queries, index),
-        shoppers=users.to_numpy().astype(np.int64)[rows],
+        shoppers=users.astype(np.int64)[rows],
     )
 
 
@@ -211,7 +231,12 @@ def fit_retrievers(
     for name, model in wanted.items():
         if isinstance(model, DenseRetriever):
             told = (epochs or {}).get(name)
-            model.run = TrainingRun(lambda done: progress(str(done)), checkpoints, told)
+            model.run = TrainingRun(
+                device=config.device,
+                progress=lambda done: progress(str(done)),
+                checkpoints=checkpoints,
+                epochs=told,
+            )
         progress(f"fit {name} on {len(data.items):,} events")
         started = perf_counter()
         try:
@@ -303,9 +328,18 @@ def refit_recipe(
 ) -> TwoStageRecommender:
     """Carry out another recipe on this run's fit and rank windows: how an old champion is compared
     fairly.
+
+    Raises:
+        RefusedError: one of its retrievers failed: without it, it is another recipe.
     """
     if not config.prune_features:  # the ablation would then only be reported, and nobody reads it
         config = replace(config, ablation_queries=0)
     other = replace(prepared, config=config)
     learned = learn_to_fuse(other, options, progress)
+    if learned.retrievers.failures:
+        raise RefusedError(
+            f"the champion's recipe cannot be refitted whole: {learned.retrievers.failures}; a "
+            "champion without these parts is no comparison. Mend them, or promote a release that "
+            "does without them"
+        )
     return assemble(other, learned, prepared.roles.rank_end, progress)

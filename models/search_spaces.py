@@ -173,16 +173,12 @@ SPACES: Final[Mapping[str, Space]] = {
 }
 """Model -> its options and their ranges."""
 
-NOTHING_TO_TUNE: Final[frozenset[str]] = frozenset()
-"""Registered retrievers without an option that is worth a search."""
 ENDED_BY_LOSS: Final = frozenset({"sasrec", "bsarec", "gru4rec", "nextitnet", "two_tower", "neumf"})
 """Models of which a trial may end early by the held-out loss of an epoch."""
 
 
 def check_model(model: str) -> None:
     """Raise BadInputError for a name that cannot be tuned; it lists those that can."""
-    if model in NOTHING_TO_TUNE:
-        raise BadInputError(f"model '{model}' has nothing to tune; known: {sorted(SPACES)}")
     if model not in SPACES:
         raise BadInputError(f"unknown model '{model}'; known: {sorted(SPACES)}")
 

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from contracts.errors import AmalgamError
+from contracts.errors import AmalgamError, CorruptError
 from models.checkpoints import Checkpoint
 from models.training_run import EpochDone, TrainingRun
 
 Batch = TypeVar("Batch")
 Batch_co = TypeVar("Batch_co", covariant=True)
 
+CPU = torch.device("cpu")
 _WARM_UP = 0.05
 _CLIP_NORM = 5.0
 _log = logging.getLogger(__name__)
@@ -164,10 +165,13 @@ class _Loop:
         self.epochs = min(options.epochs, run.epochs or options.epochs)
         self.checkpoint: Checkpoint | None = None
         self.started, self.before = time.perf_counter(), 0
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(),
-            lr=options.learning_rate,
-            weight_decay=options.weight_decay,
+        self.optimizer = self._new_optimizer()
+
+    def _new_optimizer(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(
+            self.network.parameters(),
+            lr=self.options.learning_rate,
+            weight_decay=self.options.weight_decay,
             fused=True,
         )
 
@@ -176,15 +180,35 @@ class _Loop:
         if self.run.checkpoints is None or fingerprint is None:
             return _State()
         self.checkpoint = Checkpoint(self.run.checkpoints, self.name, fingerprint(), self.device)
-        found = self.checkpoint.load(self.network, self.optimizer)
+        if not self.checkpoint.path.is_file():
+            return _State()
+        weights = {key: value.clone() for key, value in self.network.state_dict().items()}
+        try:
+            state = self._loaded(self.checkpoint)
+        except CorruptError as error:
+            # A damaged file costs what was trained so far, not the model.
+            _log.warning("%s; it is deleted, and %s trains from the start", error, self.name)
+            self.checkpoint.path.unlink(missing_ok=True)
+            self.network.load_state_dict(weights)
+            self.optimizer = self._new_optimizer()
+            torch.manual_seed(self.options.seed)
+            return _State()
+        self.before = len(state.losses)
+        _log.info("%s goes on from its checkpoint after epoch %d", self.name, self.before)
+        return state
+
+    def _loaded(self, checkpoint: Checkpoint) -> _State:
+        found = checkpoint.load(self.network, self.optimizer)
         if found is None:
             return _State()
         facts, best = found
-        if self.rng is not None:
-            self.rng.bit_generator.state = facts.pop("rng")
-        state = _State(**facts, best=best)
-        self.before = len(state.losses)
-        _log.info("%s goes on from its checkpoint after epoch %d", self.name, self.before)
+        try:
+            rng = facts.pop("rng", None)
+            state = _State(**facts, best=best)
+            if self.rng is not None:
+                self.rng.bit_generator.state = rng
+        except (TypeError, ValueError, KeyError) as error:
+            raise CorruptError(f"{checkpoint.path}: cannot be resumed from ({error})") from error
         return state
 
     def done(self, state: _State) -> bool:

@@ -6,6 +6,20 @@ Nothing here is a choice about the model: those are in its config, and in the re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+from contracts.errors import AmalgamError
+from models.device import DeviceName
+
+FIT_ERRORS: Final = (
+    AmalgamError,
+    ArithmeticError,
+    ValueError,
+    RuntimeError,
+    MemoryError,
+    OSError,
+)
+"""What a fit may raise that leaves out this one model alone."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,8 @@ Progress = Callable[[EpochDone], None]
 class TrainingRun:
     """How `fit` of a model that learns in epochs is carried out; other models take no notice."""
 
+    device: DeviceName = "auto"
+    """Where to fit, for a model whose options name no other place."""
     progress: Progress | None = None
     """Called after each epoch."""
     checkpoints: Path | None = None

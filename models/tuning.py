@@ -131,7 +131,9 @@ class RetrieverObjective:
         """Fit the model with `params` and ask it."""
         config = self.prepared.config
         retriever = make_retriever(self.model, with_params(self.options, params))
-        retriever.run = TrainingRun(progress=lambda done: self._after_epoch(done, report))
+        retriever.run = TrainingRun(
+            device=config.device, progress=lambda done: self._after_epoch(done, report)
+        )
         retriever.fit(self.data, event_weights=config.weights(), seed=config.seed)
         models = {POPULARITY: self.popularity, self.model: retriever}
         stage = FirstStage(models, self.prepared.catalogue, config)

@@ -15,8 +15,8 @@ from contracts.errors import BadInputError
 
 Counts = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Kind = Literal["data", "score", "outcome"]
-KINDS: Final[tuple[Kind, ...]] = ("data", "score", "outcome")
+Kind = Literal["data", "feature", "score", "outcome"]
+KINDS: Final[tuple[Kind, ...]] = ("data", "feature", "score", "outcome")
 WEEK: Final = 7
 YEAR: Final = 364
 """Days to the same weekday of the same week a year ago."""
@@ -67,6 +67,10 @@ class Days:
         """Return the day after the last."""
         return self.first + len(self)
 
+    def is_a(self, name: str, kind: Kind) -> bool:
+        """Say whether there is a column of this name and kind."""
+        return any(column.name == name and column.kind == kind for column in self.columns)
+
     def between(self, since: int, before: int) -> "Days":
         """Return the days in [since, before) that there are."""
         low, high = (min(max(day - self.first, 0), len(self)) for day in (since, before))
@@ -85,6 +89,16 @@ class Days:
             first=self.first,
             columns=tuple(column for column in self.columns if column.name in names),
             counts={name: self.counts[name] for name in names},
+            visits=self.visits,
+            health=self.health,
+        )
+
+    def beside(self, columns: tuple[Column, ...], counts: Mapping[str, Counts]) -> "Days":
+        """Return the same days with more columns."""
+        return Days(
+            first=self.first,
+            columns=(*self.columns, *columns),
+            counts={**self.counts, **counts},
             visits=self.visits,
             health=self.health,
         )
@@ -119,19 +133,21 @@ def weekdays(days: Ints) -> Ints:
     return np.asarray((days + _EPOCH_WEEKDAY) % WEEK)
 
 
-def like_weekdays(reference: Ints, current: Ints) -> Counts:
+def like_weekdays(reference: Ints, current: Ints, counted: Counts | None = None) -> Counts:
     """Return the weight of each reference day, (..., R), for its days to weigh as the current's.
 
     Both are day numbers, (..., R) and (..., W). The weights sum to W: a weekday that is twice in
     the current window weighs twice, one that is not there weighs nothing, so that Monday is no
-    drift. Weekdays that the reference does not have are spread evenly over all its days.
+    drift. Weekdays that the reference does not have are spread evenly over all its days. `counted`
+    (..., R) is 0 for days that are no part of the reference, 1 for the others.
     """
     eye = np.eye(WEEK)
-    theirs, ours = eye[weekdays(reference)], eye[weekdays(current)]  # (..., R, 7), (..., W, 7)
-    have, want = theirs.sum(axis=-2), ours.sum(axis=-2)  # (..., 7)
+    there = np.ones(reference.shape) if counted is None else counted
+    theirs = eye[weekdays(reference)] * there[..., None]  # (..., R, 7)
+    have, want = theirs.sum(axis=-2), eye[weekdays(current)].sum(axis=-2)  # (..., 7)
     share = np.divide(want, have, out=np.zeros_like(want), where=have > 0)
-    spread = np.where(have > 0, 0.0, want).sum(axis=-1) / reference.shape[-1]
-    return np.asarray((theirs @ share[..., None])[..., 0] + spread[..., None])
+    spread = np.where(have > 0, 0.0, want).sum(axis=-1) / there.sum(axis=-1)
+    return np.asarray((theirs @ share[..., None])[..., 0] + spread[..., None] * there)
 
 
 def usual(table: Counts, reference: Ints, current: Ints) -> Counts:

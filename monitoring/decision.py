@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from contracts.errors import BadInputError
 from contracts.settings import MonitorSettings
 from monitoring.drift import DriftSummary
+from monitoring.follow_up import DRIFT, FOLLOW_UP, follow_up
 from monitoring.judge import ColumnDrift
 
 WEEK = timedelta(days=7)
@@ -16,12 +17,14 @@ WEEK = timedelta(days=7)
 class RetrainDecision:
     """Whether to retrain, and why, or why not, in words for the audit log and the artifact.
 
-    `blocked`: the feed is broken, and somebody should look at it.
+    `blocked`: the feed is broken, and somebody should look at it. `cause` of a training: DRIFT or
+    FOLLOW_UP (monitoring/follow_up.py).
     """
 
     retrain: bool
     reasons: tuple[str, ...]
     blocked: bool = False
+    cause: str = ""
 
 
 def decide(
@@ -31,6 +34,7 @@ def decide(
     now: datetime,
     settings: MonitorSettings,
     trainings: Sequence[datetime] = (),
+    on_drift: Sequence[datetime] = (),
 ) -> RetrainDecision:
     """Say whether what was found calls for a training.
 
@@ -43,9 +47,12 @@ def decide(
       was trained on;
     * there were `weekly_retrainings` trainings in the last seven days.
 
+    Without drift that calls for one, a training may still follow an earlier one on drift.
+
     Args:
         champion_data_end: one after `now` counts as no time passed.
         trainings: the moments that releases were trained for, promoted or not.
+        on_drift: those of them that drift started.
 
     Raises:
         BadInputError: a datetime without time zone.
@@ -57,16 +64,32 @@ def decide(
         return RetrainDecision(False, ("the feed is broken", *summary.feed), blocked=True)
     if summary.verdict == "too little data":
         return RetrainDecision(False, (_little(summary, settings),))
+    later = _followed(on_drift, trainings, now, settings)
     if summary.verdict == "no drift":
-        return RetrainDecision(False, (_share(summary),))
+        return later or RetrainDecision(False, (_share(summary),))
     drifted = summary.drifted()
     reasons = (_share(summary), *(_line(found) for found in drifted))
-    causes = summary.drifted("data", "outcome")
+    causes = summary.drifted("data", "feature", "outcome")
     if not causes:
         alone = "what is served moved, data and outcome did not: look at the service"
-        return RetrainDecision(False, (*reasons, alone))
+        return later or RetrainDecision(False, (*reasons, alone))
     against = _against(causes, champion_data_end, now, settings, trainings)
-    return RetrainDecision(not against, (*reasons, *against))
+    if against:
+        return later or RetrainDecision(False, (*reasons, *against))
+    return RetrainDecision(True, reasons, cause=DRIFT)
+
+
+def _followed(
+    on_drift: Sequence[datetime],
+    trainings: Sequence[datetime],
+    now: datetime,
+    settings: MonitorSettings,
+) -> RetrainDecision | None:
+    """Return the decision to follow a training on drift, None where none should follow now."""
+    why = follow_up(on_drift, trainings, now, settings)
+    if why is None or _spent(now, settings, trainings):
+        return None
+    return RetrainDecision(True, (why,), cause=FOLLOW_UP)
 
 
 def _against(
@@ -86,13 +109,19 @@ def _against(
             f"the champion's data ended {age / timedelta(days=1):.1f} days ago: "
             f"cool-down of {wait} days after {kind} drift"
         )
+    return (*found, *_spent(now, settings, trainings))
+
+
+def _spent(
+    now: datetime, settings: MonitorSettings, trainings: Sequence[datetime]
+) -> tuple[str, ...]:
+    """Say so when the week's trainings are spent."""
     lately = sum(now - WEEK < moment <= now for moment in trainings)
-    if lately >= settings.weekly_retrainings:
-        found.append(
-            f"{lately} trainings in the last seven days, "
-            f"{settings.weekly_retrainings} are the budget"
-        )
-    return tuple(found)
+    if lately < settings.weekly_retrainings:
+        return ()
+    return (
+        f"{lately} trainings in the last seven days, {settings.weekly_retrainings} are the budget",
+    )
 
 
 def _share(summary: DriftSummary) -> str:
@@ -101,7 +130,10 @@ def _share(summary: DriftSummary) -> str:
 
 def _line(found: ColumnDrift) -> str:
     method = {"psi": "PSI"}.get(found.method, found.method)
-    return f"{found.name}: {method} {found.score:.3f}, limit {found.threshold:.3f}"
+    return (
+        f"{found.name}: {method} {found.score:.3f}, limit {found.threshold:.3f} "
+        f"over {found.days} days"
+    )
 
 
 def _little(summary: DriftSummary, settings: MonitorSettings) -> str:

@@ -44,11 +44,25 @@ def wasserstein(reference: Counts, current: Counts) -> Counts:
 
 def drop(reference: Counts, current: Counts, values: Counts) -> Counts:
     """Return by which share the mean of `values` (B,) fell; 0 where the reference has none."""
-    before, now = (_shares(counts, 0.0) @ values for counts in (reference, current))
-    fallen = np.divide(before - now, before, out=np.zeros_like(before), where=before > 0)
-    return np.asarray(np.maximum(fallen, 0.0))
+    return np.asarray(np.maximum(_fall(reference, current, values), 0.0))
 
 
+def root(column: Column, method: Method, reference: Counts, current: Counts) -> Counts:
+    """Return of each score the power that is about normal where nothing changed; its power is
+    POWERS[method]. A rise of what may fall is a negative fall here.
+    """
+    if method == "drop":
+        order = len(column.values)
+        return _fall(reference[..., :order], current[..., :order], np.array(column.values))
+    return score(column, method, reference, current) ** POWERS[method]
+
+
+POWERS: Final[dict[Method, float]] = {
+    "psi": 1 / 3,
+    "jensenshannon": 2 / 3,
+    "wasserstein": 2 / 3,
+    "drop": 1.0,
+}
 _ORDERED: Final[dict[str, Callable[[Counts, Counts, Counts], Counts]]] = {
     "wasserstein": lambda reference, current, _: wasserstein(reference, current),
     "drop": drop,
@@ -62,6 +76,11 @@ def score(column: Column, method: Method, reference: Counts, current: Counts) ->
         values = np.array(column.values)
         return _ORDERED[method](reference[..., :order], current[..., :order], values)
     return psi(reference, current) if method == "psi" else jensenshannon(reference, current)
+
+
+def _fall(reference: Counts, current: Counts, values: Counts) -> Counts:
+    before, now = (_shares(counts, 0.0) @ values for counts in (reference, current))
+    return np.divide(before - now, before, out=np.zeros_like(before), where=before > 0)
 
 
 def _shares(counts: Counts, added: float) -> Counts:

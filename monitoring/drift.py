@@ -4,25 +4,31 @@ Everything is judged on sums of days (monitoring/days.py): the release's own, fr
 those since its data end. The page and the history of runs are Evidently's (monitoring/page.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from contracts.errors import BadInputError
 from contracts.settings import MonitorSettings
 from monitoring.bots import Bot
-from monitoring.calibration import Calibration
-from monitoring.days import WEEK, Days, join
+from monitoring.calibration import LENGTHS, Calibration, calibrate_served
+from monitoring.days import KINDS, WEEK, Days, Kind, join
 from monitoring.events import EVENT_COLUMNS
+from monitoring.features import WATCHED
 from monitoring.feed import broken_feed
 from monitoring.judge import ColumnDrift, Pair, judge_columns
 from monitoring.profile import Profile, day_of, midnight_of
 from monitoring.served import BASE_SCORE, SERVED_COLUMNS, OutcomeRow, Served
 
 Verdict = Literal["drift", "no drift", "too little data", "broken feed"]
+
+
+SERVED_KINDS: Final[tuple[Kind, ...]] = ("score", "outcome")
+FEATURE_SHARE: Final = 0.2
+"""Of the rate of false alarms: most of what moves shoppers' features moves the data first."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +89,12 @@ class DriftSummary:
         if self.columns:
             lines += [
                 "",
-                "| column | kind | method | score | limit | drifted |",
-                "| --- | --- | --- | ---: | ---: | --- |",
+                "| column | kind | method | days | score | limit | drifted |",
+                "| --- | --- | --- | ---: | ---: | ---: | --- |",
             ]
         lines += [
-            f"| {found.name} | {found.kind} | {found.method} | {found.score:.3f} | "
-            f"{found.threshold:.3f} | {'yes' if found.drifted else 'no'} |"
+            f"| {found.name} | {found.kind} | {found.method} | {found.days} | "
+            f"{found.score:.3f} | {found.threshold:.3f} | {'yes' if found.drifted else 'no'} |"
             for found in self.columns
         ]
         if self.left_out:
@@ -163,39 +169,92 @@ def check_drift(
     )
     if feed or not enough:
         return Checked(summary, ())
-    calibration = profile.calibrated(settings, seed)
-    columns, left_out = _judged(pair, settings, calibration)
-    pairs = [pair]
-    later, also = _judge_served(served, settings, today)
-    if later is not None:
-        pairs.append(later[0])
-        columns += later[1]
+    served_pair, served_names, also = _served_pair(served, settings)
+    calibrations = _calibrations(profile, served_pair, settings, seed)
+    rates = _rates(calibrations, settings)
+    names, left_out = _with_values(pair)
+    longer = _longer(pair, settings)
+    columns: tuple[ColumnDrift, ...] = ()
+    pairs = [pair] if served_pair is None else [pair, served_pair]
+    for each in pairs:
+        for kind in KINDS:
+            columns += judge_columns(
+                each,
+                settings,
+                calibrations[kind],
+                [name for name in (*names, *served_names) if each.days.is_a(name, kind)],
+                rate=rates[kind],
+                longer=longer if each is pair else (),
+            )
     return Checked(
         replace(
             summary,
-            verdict=_verdict(columns, settings, calibration),
+            verdict=_verdict(columns, settings, calibrations["data"]),
             columns=tuple(sorted(columns, key=lambda found: -found.ratio)),
             left_out=(*left_out, *also),
             share_drifted=_share(columns),
-            limits=_limits(calibration, settings),
+            limits=_limits(calibrations, settings),
         ),
         tuple(pairs),
     )
 
 
+def _longer(pair: Pair, settings: MonitorSettings) -> list[Pair]:
+    """Return the pairs of two and four windows that fit, up to the first with a broken day."""
+    found = []
+    for windows in LENGTHS[1:]:
+        over = pair.over(windows)
+        if over is None or broken_feed(pair.days, pair.reference, over.current, settings):
+            break
+        found.append(over)
+    return found
+
+
+def _calibrations(
+    profile: Profile, served: Pair | None, settings: MonitorSettings, seed: int
+) -> dict[Kind, Calibration | None]:
+    """Return what limits are calibrated by: data before the release, the rest on its own days."""
+    found = dict(profile.calibrated(settings, seed))
+    for kind in SERVED_KINDS:
+        found[kind] = None
+        if served is not None:
+            earlier = served.days.between(0, served.days.first + int(served.current[0]))
+            found[kind] = calibrate_served(earlier, settings, kind, seed=seed)
+    return found
+
+
+def _rates(
+    calibrations: Mapping[Kind, Calibration | None], settings: MonitorSettings
+) -> dict[Kind, float]:
+    """Share the rate of false alarms out to the kinds that start a training.
+
+    Features have FEATURE_SHARE of it; data and outcomes what is left, by their columns. Scores
+    start none: theirs is the rate of alarms about the service.
+    """
+    rate = settings.false_alarm_rate
+    features = FEATURE_SHARE * rate if calibrations["feature"] is not None else 0.0
+    counts = {
+        kind: len(found.columns)
+        for kind in ("data", "outcome")
+        if (found := calibrations[kind]) is not None
+    }
+    shared = {kind: (rate - features) * n / sum(counts.values()) for kind, n in counts.items()}
+    return {kind: shared.get(kind, rate) for kind in KINDS} | {"feature": features}
+
+
 def _check_names(settings: MonitorSettings) -> None:
+    known = EVENT_COLUMNS + SERVED_COLUMNS + WATCHED
     for section in ("methods", "thresholds"):
         for name in getattr(settings, section):
-            if name not in EVENT_COLUMNS + SERVED_COLUMNS and not name.startswith(BASE_SCORE):
+            if name not in known and not name.startswith(BASE_SCORE):
                 raise BadInputError(
                     f"monitor.{section}.{name}: there is no such column; known: "
-                    f"{', '.join(EVENT_COLUMNS + SERVED_COLUMNS)}, {BASE_SCORE}1, ..."
+                    f"{', '.join(known)}, {BASE_SCORE}1, ..."
                 )
 
 
-def _judged(
-    pair: Pair, settings: MonitorSettings, calibration: Calibration | None
-) -> tuple[tuple[ColumnDrift, ...], tuple[tuple[str, str], ...]]:
+def _with_values(pair: Pair) -> tuple[list[str], tuple[tuple[str, str], ...]]:
+    """Return the columns that can be judged, and why not the others."""
     names, left_out = [], []
     for column in pair.days.columns:
         sides = [
@@ -208,24 +267,25 @@ def _judged(
             left_out.append((column.name, "one value only, in both windows"))
         else:
             names.append(column.name)
-    return judge_columns(pair, settings, calibration, names), tuple(left_out)
+    return names, tuple(left_out)
 
 
-def _judge_served(
-    served: Served | None, settings: MonitorSettings, today: int
-) -> tuple[tuple[Pair, tuple[ColumnDrift, ...]] | None, tuple[tuple[str, str], ...]]:
-    """Judge what was served against the release's own earlier days, where it has a week of them."""
+def _served_pair(
+    served: Served | None, settings: MonitorSettings
+) -> tuple[Pair | None, list[str], tuple[tuple[str, str], ...]]:
+    """Return what was served beside the release's own earlier days, where it has a week of them.
+
+    With the columns of enough rows, and why not the others.
+    """
     if served is None:
-        return None, (("what was served", "the release served nothing before this window"),)
+        return None, [], (("what was served", "the release served nothing before this window"),)
     days = served.days
     first = max(len(days) - settings.window_days, 0)
     earlier = np.flatnonzero(days.visits[:first] > 0)[-settings.reference_days :]
     current = np.arange(first, len(days))
     if len(earlier) < WEEK:
-        return None, (
-            ("what was served", f"{len(earlier)} earlier days of this release, {WEEK} are needed"),
-        )
-    pair = Pair(days, earlier, current)
+        told = f"{len(earlier)} earlier days of this release, {WEEK} are needed"
+        return None, [], (("what was served", told),)
     left_out, names = [], []
     for column in days.columns:
         rows = [float(days.counts[column.name][part].sum()) for part in (earlier, current)]
@@ -236,7 +296,7 @@ def _judge_served(
             ))
         else:
             names.append(column.name)
-    return (pair, judge_columns(pair, settings, None, names)), tuple(left_out)
+    return Pair(days, earlier, current), names, tuple(left_out)
 
 
 def _verdict(
@@ -262,12 +322,19 @@ def _share(columns: Sequence[ColumnDrift]) -> float:
     return sum(data) / len(data) if data else 0.0
 
 
-def _limits(calibration: Calibration | None, settings: MonitorSettings) -> str:
-    if calibration is None:
+def _limits(calibrations: Mapping[Kind, Calibration | None], settings: MonitorSettings) -> str:
+    """Say where the limits of each kind come from."""
+    known = {kind: found for kind, found in calibrations.items() if found is not None}
+    if not known:
         return "Limits are not calibrated: the release's data holds too few weeks before its end."
+    told = ", ".join(
+        f"of {kind} from {found.windows:.0f} windows "
+        f"{'of what it served' if kind in SERVED_KINDS else 'before the release'}"
+        for kind, found in known.items()
+    )
     return (
-        f"Limits of data are calibrated to {settings.false_alarm_rate:.1%} of windows without "
-        f"change, from {calibration.windows:.0f} windows before the release."
+        f"Limits are calibrated to {settings.false_alarm_rate:.1%} of windows without change: "
+        f"{told}."
     )
 
 

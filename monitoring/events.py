@@ -1,13 +1,15 @@
 """What a shop's events say, day by day: the columns of data drift, counted.
 
-Columns of events: event_type; price (the catalogue's where the event has none); quantity;
-category_top and category (of the catalogue; a shop without categories is grouped by its most
-frequent items); new_item (released in the last 28 days). Of visits (a session, or a shopper's day),
-so that one large order counts once: visit_events (rows of a visit); hour (UTC, of its first row);
-new_user (the shopper's first event ever is on that day). Of baskets (a shopper's rows of one
-moment): basket_size.
+Columns of events: event_type; price (the catalogue's where the event has none); price_change (price
+over the catalogue's of the release's data end; events without either do not count); quantity;
+new_item (released in the last 28 days). Of visits (a session, or a shopper's day), so that one
+large order counts once: category_top and category (of the catalogue, each of a visit once; a shop
+without categories is grouped by its most frequent items); visit_events (rows of a visit); hour
+(UTC, of its first row); new_user (the shopper's first event ever is on that day). Of baskets (a
+shopper's rows of one moment): basket_size.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,8 +22,10 @@ from contracts import columns as c
 from contracts.errors import BadInputError
 from contracts.events import EVENT_TYPES
 from contracts.state import MICROS_PER_DAY
+from monitoring.bins import OTHER, codes, day_counts, number_column
 from monitoring.bots import Bot, find_bots, usual_limit
 from monitoring.days import Column, Counts, Days, Ints
+from monitoring.features import count_features, learn_features, states_of_events, states_of_tables
 from monitoring.rows import (
     Catalogue,
     EventRows,
@@ -39,9 +43,10 @@ BASKET_SIZE: Final = "basket_size"
 VISIT_EVENTS: Final = "visit_events"
 HOUR: Final = "hour"
 CATEGORY_TOP: Final = "category_top"
+PRICE_CHANGE: Final = "price_change"
 NEW_ITEM: Final = "new_item"
 NEW_USER: Final = "new_user"
-NUMERIC: Final = (c.PRICE, c.QUANTITY, BASKET_SIZE, VISIT_EVENTS)
+NUMERIC: Final = (c.PRICE, PRICE_CHANGE, c.QUANTITY, BASKET_SIZE, VISIT_EVENTS)
 EVENT_COLUMNS: Final = (
     c.EVENT_TYPE,
     *NUMERIC,
@@ -51,11 +56,6 @@ EVENT_COLUMNS: Final = (
     CATEGORY_TOP,
     c.CATEGORY,
 )
-OTHER: Final = "other"
-MISSING: Final = "missing"
-BINS: Final = 10
-DISTINCT: Final = 12
-"""A number with at most this many values is compared value by value."""
 LABELS: Final = {CATEGORY_TOP: 20, c.CATEGORY: 40}
 RAREST: Final = 0.002
 """Labels below this share of the reference count as "other": a few rows prove nothing."""
@@ -73,13 +73,20 @@ EVENTS: Final = "events"
 class Learnt:
     """What a release fixes once: bins, bots' limit, items to group by, who is known.
 
-    `top_items` is None where categories are grouped by the catalogue's own paths.
+    `top_items` is None where categories are grouped by the catalogue's own paths. `features` are
+    the columns of shoppers' features (monitoring/features.py).
     """
 
     columns: tuple[Column, ...]
     bot_limit: float
     seen: Seen
     top_items: tuple[str, ...] | None
+    features: tuple[Column, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all columns."""
+        return [column.name for column in (*self.columns, *self.features)]
 
 
 def learn(
@@ -103,24 +110,35 @@ def learn(
     is_bot, bots = find_bots(rows.people, rows.day, rows.times_us, limit)
     seen = Seen.of(rows.person)
     rows = rows.keep(~is_bot)
+    states = states_of_events(rows)
+    features = learn_features(states, since, before)
+    counts = count_features(features, [states], since, before)
     first = rows.first_days()
     chosen = (rows.day >= since) & (rows.day < before)
     first, rows = first[chosen], rows.keep(chosen)
-    shelf = Catalogue(items)
+    shelf = Catalogue(items, before)
     top = _most_frequent(rows.table[c.ITEM_ID]) if shelf.without_categories else None
     values = _values(rows, shelf, top, first == rows.day)
     columns = tuple(_column(name, found.kept()) for name, found in values.items())
-    learnt = Learnt(columns, limit, seen, top)
-    return learnt, _count(rows, shelf, values, columns, since, before), bots
+    learnt = Learnt(columns, limit, seen, top, features)
+    days = _count(rows, shelf, values, columns, since, before)
+    return learnt, days.beside(features, counts), bots
 
 
 def count(
-    learnt: Learnt, events: pa.Table, items: pa.Table, *, since: int, before: int
+    learnt: Learnt,
+    events: pa.Table,
+    items: pa.Table,
+    *,
+    since: int,
+    before: int,
+    states: Iterable[pa.Table] = (),
 ) -> tuple[Days, tuple[Bot, ...]]:
     """Count the days [since, before) in a release's bins; `since` is where its own data ended.
 
     `events` are all since then: a shopper is new on the day of the first, unless the release knew
-    them. Bots are left out, and returned.
+    them. `states` is the feature table of shoppers (USER_STATES) as of `before`, in parts; without
+    one the columns of features have no values. Bots are left out, and returned.
 
     Raises:
         BadInputError: `before` lies before `since`, or columns are missing.
@@ -134,9 +152,12 @@ def count(
     is_bot, bots = find_bots(rows.people, rows.day, rows.times_us, learnt.bot_limit)
     rows = rows.keep(~is_bot)
     new = (rows.first_days() == rows.day) & ~learnt.seen.knows(rows.person)
-    shelf = Catalogue(items)
+    shelf = Catalogue(items, since)
     values = _values(rows, shelf, learnt.top_items, new)
-    return _count(rows, shelf, values, learnt.columns, since, before), bots
+    days = _count(rows, shelf, values, learnt.columns, since, before)
+    people = states_of_tables(states, {bot.shopper for bot in bots})
+    features = count_features(learnt.features, people, since, before)
+    return days.beside(learnt.features, features), bots
 
 
 @dataclass(frozen=True)
@@ -161,15 +182,20 @@ def _values(
     table, place = rows.table, shelf.places(rows.table[c.ITEM_ID])
     there = place >= 0
     own = floats(table[c.PRICE])
-    listed = np.where(there, shelf.price[place] if len(shelf.price) else np.nan, np.nan)
-    first = np.where(there, shelf.first_day[place] if len(shelf.price) else -np.inf, -np.inf)
+    known = there.any()
+    listed = np.where(there, shelf.price[place] if known else np.nan, np.nan)
+    base = np.where(there, shelf.base_price[place] if known else np.nan, np.nan)
+    first = np.where(there, shelf.first_day[place] if known else -np.inf, -np.inf)
     alone = rows.session == hashes_of(encoded(pa.chunked_array([pa.array([""])])))[0]
     visit = Groups(np.where(alone, rows.person, rows.session), rows.day, rows.times_us)
     basket = Groups(rows.person, rows.times_us, rows.times_us)
     hour = rows.times_us % MICROS_PER_DAY // (MICROS_PER_DAY // len(HOURS))
+    # Shares of a day's cents would differ by rounding alone.
+    change = np.round(np.divide(own, base, out=np.full(len(own), np.nan), where=base > 0), 3)
     found = {
         c.EVENT_TYPE: _Values(encoded(table[c.EVENT_TYPE])),
         c.PRICE: _Values(np.where(np.isnan(own), listed, own)),
+        PRICE_CHANGE: _Values(change, np.isfinite(change)),
         c.QUANTITY: _Values(floats(table[c.QUANTITY])),
         BASKET_SIZE: _Values(basket.size, basket.first),
         VISIT_EVENTS: _Values(visit.size, visit.first),
@@ -177,35 +203,29 @@ def _values(
         NEW_ITEM: _Values(_labelled((rows.day - first < NEW_DAYS).astype(np.int64), YES_NO)),
         NEW_USER: _Values(_labelled(new.astype(np.int64), YES_NO), visit.first),
     }
+
+    def once(labels: pa.DictionaryArray) -> _Values:
+        code = labels.indices.to_numpy().astype(np.int64)
+        return _Values(labels, Groups(mix(visit.key, code), rows.day, rows.times_us).first)
+
     if top_items is not None:
         groups = pc.if_else(
             pc.is_in(table[c.ITEM_ID], value_set=pa.array(top_items, pa.string())),
             table[c.ITEM_ID],
             OTHER,
         )
-        return found | {CATEGORY_TOP: _Values(encoded(groups))}
+        return found | {CATEGORY_TOP: once(encoded(groups))}
     for name, steps in ((CATEGORY_TOP, 1), (c.CATEGORY, None)):
         per_item = pc.dictionary_encode(pa.concat_arrays([shelf.groups(steps), pa.array([OTHER])]))
         code = per_item.indices.to_numpy()[np.where(there, place, len(per_item) - 1)]
-        found[name] = _Values(pa.DictionaryArray.from_arrays(pa.array(code), per_item.dictionary))
+        found[name] = once(pa.DictionaryArray.from_arrays(pa.array(code), per_item.dictionary))
     return found
 
 
 def _column(name: str, values: Any) -> Column:
     """Fix the bins of a column by its reference values."""
     if name in NUMERIC:
-        known = values[~np.isnan(values)]
-        distinct = np.unique(known)
-        if len(distinct) > DISTINCT:
-            cuts = np.arange(1, BINS) / BINS
-            distinct = np.unique(np.quantile(known, cuts, method="inverted_cdf"))
-        texts = [f"{edge:g}" for edge in distinct]
-        if not texts:
-            return Column(name, "data", ("any", MISSING), (), (0.0,))
-        steps = [f"{low} to {high}" for low, high in zip(texts, texts[1:], strict=False)]
-        labels = (f"up to {texts[0]}", *steps, f"above {texts[-1]}")
-        order = tuple(float(place) for place in range(len(labels)))
-        return Column(name, "data", (*labels, MISSING), tuple(map(float, distinct)), order)
+        return number_column(name, values)
     if name in {c.EVENT_TYPE, HOUR, NEW_ITEM, NEW_USER}:
         fixed = {c.EVENT_TYPE: EVENT_TYPES, HOUR: HOURS}.get(name, YES_NO)
         return Column(name, "data", tuple(fixed))
@@ -215,25 +235,6 @@ def _column(name: str, values: Any) -> Column:
     least = RAREST * max(len(values), 1)
     kept = [label for n, label in ordered if -n >= least and label != OTHER][: LABELS[name]]
     return Column(name, "data", (*kept, OTHER))
-
-
-def codes(column: Column, values: Any) -> Ints:
-    """Return the bin of each value, (n,): floats by the edges, labels by name, else the last."""
-    last = len(column.labels) - 1
-    if isinstance(values, np.ndarray):
-        edges = np.array(column.edges)
-        # An edge itself belongs to the bin below it.
-        return np.where(np.isnan(values), last, np.searchsorted(edges, values, side="left"))
-    wanted = pa.array(column.labels, pa.string())
-    per_label = pc.fill_null(pc.index_in(values.dictionary, value_set=wanted), last)
-    return np.asarray(per_label.to_numpy()[values.indices.to_numpy()], np.int64)
-
-
-def day_counts(day: Ints, since: int, before: int, bins: Ints, n_bins: int) -> Counts:
-    """Return how often each bin occurs on each day, (D, B), from (n,) days and bins."""
-    size = (before - since) * n_bins
-    flat = np.bincount((day - since) * n_bins + bins, minlength=size)
-    return flat.reshape(before - since, n_bins).astype(np.float64)
 
 
 def _count(

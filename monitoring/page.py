@@ -63,7 +63,8 @@ def _run(checked: Checked, now: datetime) -> Any:
     for pair in checked.pairs:
         for column in pair.days.columns:
             if column.name in judged:
-                for side, counts in zip(sides, pair.counts(column.name), strict=True):
+                over = pair.of_days(judged[column.name].days)
+                for side, counts in zip(sides, over.counts(column.name), strict=True):
                     side[column.name] = expanded(counts, column.labels)
     # Evidently knows psi and jensenshannon of labels; what needs an order is shown by psi.
     methods = {

@@ -24,11 +24,12 @@ from contracts.settings import MonitorSettings
 from contracts.state import MICROS_PER_DAY
 from contracts.tables import TIMESTAMP
 from monitoring.calibration import Calibration, calibrate
-from monitoring.days import Column, Days
+from monitoring.days import Column, Days, Kind
 from monitoring.events import NEW_USER, Learnt, learn
 from monitoring.seen import Seen
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Moves when the same events are counted in another way, so that days do not compare."""
 WARM_DAYS: Final = 14
 """First days of a shop's data, in which everybody is new: left out where the data is long enough;
 where it is not, new shoppers are not watched."""
@@ -46,14 +47,14 @@ class Profile:
     learnt: Learnt
     days: Days
     n_bots: int
-    calibration: Calibration | None
+    calibrations: Mapping[Kind, Calibration | None]
     basis: Mapping[str, Any]
 
-    def calibrated(self, settings: MonitorSettings, seed: int) -> Calibration | None:
+    def calibrated(self, settings: MonitorSettings, seed: int) -> Mapping[Kind, Calibration | None]:
         """Return the limits for these settings: the stored ones, or, for others, new ones."""
         if self.basis == basis_of(settings):
-            return self.calibration
-        return calibrate(self.days, settings, seed=seed)
+            return self.calibrations
+        return _calibrations(self.days, settings, seed)
 
     def save(self, path: Path) -> None:
         """Write one JSON file, whole or not at all."""
@@ -62,6 +63,7 @@ class Profile:
             "format": FORMAT,
             "first": self.days.first,
             "columns": [asdict(column) for column in self.learnt.columns],
+            "features": [asdict(column) for column in self.learnt.features],
             "counts": {
                 name: table.astype(np.int64).tolist() for name, table in self.days.counts.items()
             },
@@ -72,16 +74,25 @@ class Profile:
             "seen": b64encode(np.packbits(bits).tobytes()).decode(),
             "seen_bits": len(bits),
             "n_bots": self.n_bots,
-            "calibration": None if self.calibration is None else asdict(self.calibration),
+            "calibrations": {
+                kind: None if found is None else asdict(found)
+                for kind, found in self.calibrations.items()
+            },
             "basis": dict(self.basis),
         }
         atomic.write_json(path, told)
 
     @classmethod
-    def load(cls, path: Path) -> "Profile":
-        """Read what `save` wrote; CorruptError when it is something else."""
+    def load(cls, path: Path) -> "Profile | None":
+        """Read what `save` wrote; None where that was older code, whose counts do not compare.
+
+        Raises:
+            CorruptError: the file is something else.
+        """
         try:
             told = json.loads(path.read_text())
+            if 0 < told["format"] < FORMAT:
+                return None
             if told["format"] != FORMAT:
                 raise ValueError(f"format {told['format']}, not {FORMAT}")
             return cls._of(told)
@@ -92,31 +103,38 @@ class Profile:
 
     @classmethod
     def _of(cls, told: dict[str, Any]) -> "Profile":
-        columns = tuple(
-            Column(
-                name=column["name"],
-                kind=column["kind"],
-                labels=tuple(column["labels"]),
-                edges=tuple(column["edges"]),
-                values=tuple(column["values"]),
+        columns, features = (
+            tuple(
+                Column(
+                    name=column["name"],
+                    kind=column["kind"],
+                    labels=tuple(column["labels"]),
+                    edges=tuple(column["edges"]),
+                    values=tuple(column["values"]),
+                )
+                for column in told[part]
             )
-            for column in told["columns"]
+            for part in ("columns", "features")
         )
         days = Days(
             first=told["first"],
-            columns=columns,
+            columns=(*columns, *features),
             counts={name: np.array(rows, np.float64) for name, rows in told["counts"].items()},
             visits=np.array(told["visits"], np.float64),
             health={name: np.array(row, np.float64) for name, row in told["health"].items()},
         )
         packed = np.frombuffer(b64decode(told["seen"]), np.uint8)
         seen = Seen(np.unpackbits(packed)[: told["seen_bits"]].astype(np.bool_))
-        top, calibration = told["top_items"], told["calibration"]
+        top = told["top_items"]
+        top_items = None if top is None else tuple(top)
         return cls(
-            learnt=Learnt(columns, told["bot_limit"], seen, None if top is None else tuple(top)),
+            learnt=Learnt(columns, told["bot_limit"], seen, top_items, features),
             days=days,
             n_bots=told["n_bots"],
-            calibration=None if calibration is None else Calibration(**calibration),
+            calibrations={
+                kind: None if found is None else Calibration.of(found)
+                for kind, found in told["calibrations"].items()
+            },
             basis=told["basis"],
         )
 
@@ -147,10 +165,22 @@ def make_profile(
         bot_events_per_day=settings.bot_events_per_day,
     )
     if not warm:
-        days = days.only([column.name for column in days.columns if column.name != NEW_USER])
-        learnt = replace(learnt, columns=days.columns)
-    calibration = calibrate(days, settings, seed=seed)
-    return Profile(learnt, days, len(bots), calibration, basis_of(settings))
+        columns = tuple(column for column in learnt.columns if column.name != NEW_USER)
+        learnt = replace(learnt, columns=columns)
+    days = days.only(learnt.names)
+    calibrations = _calibrations(days, settings, seed)
+    if calibrations["feature"] is None:
+        # Histories only grow in a young shop, and nothing says yet by how much.
+        learnt = replace(learnt, features=())
+        days = days.only(learnt.names)
+    return Profile(learnt, days, len(bots), calibrations, basis_of(settings))
+
+
+def _calibrations(
+    days: Days, settings: MonitorSettings, seed: int
+) -> dict[Kind, Calibration | None]:
+    kinds: tuple[Kind, ...] = ("data", "feature")
+    return {kind: calibrate(days, settings, kind, seed=seed) for kind in kinds}
 
 
 def basis_of(settings: MonitorSettings) -> dict[str, Any]:
@@ -158,6 +188,7 @@ def basis_of(settings: MonitorSettings) -> dict[str, Any]:
     names = {
         "window_days",
         "reference_days",
+        "false_alarm_rate",
         "methods",
         "thresholds",
     }

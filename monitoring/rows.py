@@ -75,9 +75,13 @@ class EventRows:
 
 
 class Catalogue:
-    """The catalogue by place: newest category and price of each item, and its first day."""
+    """The catalogue by place: newest category and price of each item, and its first day.
 
-    def __init__(self, items: pa.Table) -> None:
+    `base_price` is the price that was newest when the day `base_day` began, NaN of items that were
+    not told by then.
+    """
+
+    def __init__(self, items: pa.Table, base_day: int) -> None:
         missing = [name for name in _CATALOGUE if name not in items.column_names]
         if missing:
             raise BadInputError(f"items for the watch lack the columns {missing}")
@@ -99,6 +103,12 @@ class Catalogue:
         told = released.to_numpy(zero_copy_only=False).astype(float)
         born = np.where(np.isnan(told), np.where(load, -np.inf, known), told)
         self.first_day = np.floor(born / MICROS_PER_DAY)
+        told_us = pc.cast(pc.cast(ordered[c.VALID_FROM], TIMESTAMP), pa.int64()).to_numpy()
+        then = ordered.filter(pa.array(told_us < base_day * MICROS_PER_DAY))
+        base = then.group_by(c.ITEM_ID, use_threads=False).aggregate([(c.PRICE, "last")])
+        place = pc.index_in(self.ids, value_set=whole(base[c.ITEM_ID]))
+        listed = whole(base[f"{c.PRICE}_last"]).take(place)
+        self.base_price = floats(pa.chunked_array([listed]))
         self.without_categories = self.category.null_count == len(self.category)
 
     def places(self, item_ids: pa.ChunkedArray) -> Ints:
@@ -156,6 +166,7 @@ class Groups:
     """Rows of one key and moment or day: how many each row is one of, and which is the first."""
 
     def __init__(self, key: Hashes, part: Ints, times_us: Ints) -> None:
+        self.key = key
         mixed = mix(key, part)
         order = np.lexsort((times_us, mixed))
         _, start, counts = np.unique(mixed[order], return_index=True, return_counts=True)

@@ -21,9 +21,11 @@ import pyarrow.compute as pc
 
 from contracts import columns as c
 from contracts.events import TARGET_GRADES
+from contracts.experiment import SHADOW_ENDING
+from contracts.settings import MonitorSettings
 from lake.sql import ask
+from monitoring.bins import BINS, MISSING, OTHER, day_counts
 from monitoring.days import Column, Counts, Days, Ints
-from monitoring.events import BINS, MISSING, OTHER, day_counts
 from monitoring.profile import day_of
 from monitoring.rows import UNKNOWN, floats
 
@@ -40,6 +42,7 @@ SERVED_COLUMNS: Final = (
 RUNGS: Final = 12
 CATEGORIES: Final = 20
 NDCG_BINS: Final = 10
+EARLIER_WINDOWS: Final = 4
 GRADE: Final = "grade"
 _BOUGHT: Final = TARGET_GRADES["purchase"]
 
@@ -89,7 +92,7 @@ def count_served(
 
     Returns None when the release served nothing before `window_first`: there is no reference.
     """
-    joined = _with_grades(_without(predictions, bots), events, attribution_hours)
+    joined = with_grades(without_bots(without_shadow(predictions), bots), events, attribution_hours)
     before = day_of(now)
     rows = _Rows(joined, since, before)
     own = rows.where(np.asarray(pc.equal(joined[c.RELEASE], release).to_numpy(), np.bool_))
@@ -133,6 +136,11 @@ def count_served(
     add(Column("ndcg", "outcome", names, (), middle), done.day[first][rated], steps)
     requests = day_counts(own.day[heads], since, before, np.zeros(len(heads), np.int64), 1)[:, 0]
     return Served(Days(since, tuple(columns), counts, requests), len(own.day), table)
+
+
+def earlier_days(settings: MonitorSettings) -> int:
+    """Return how many days before a window are read: its reference, and enough to calibrate by."""
+    return max(settings.reference_days, EARLIER_WINDOWS * settings.window_days)
 
 
 def wilson(hits: float, n: float) -> tuple[float, float]:
@@ -184,7 +192,7 @@ class _Rows:
         return found
 
 
-def _with_grades(predictions: pa.Table, events: pa.Table, hours: float) -> pa.Table:
+def with_grades(predictions: pa.Table, events: pa.Table, hours: float) -> pa.Table:
     """Return the rows with the best grade of what followed, 0 for nothing; requests together."""
     grades = pa.table({
         "kind": list(TARGET_GRADES),
@@ -206,7 +214,13 @@ def _with_grades(predictions: pa.Table, events: pa.Table, hours: float) -> pa.Ta
     return ask(query, tables, values=[int(hours * 3_600_000_000)])
 
 
-def _without(predictions: pa.Table, bots: Collection[str]) -> pa.Table:
+def without_shadow(predictions: pa.Table) -> pa.Table:
+    """Return the rows of lists that a shopper was shown: not those scored in shadow."""
+    unseen = pc.ends_with(predictions[c.EXPERIMENT_ARM], pattern=SHADOW_ENDING)
+    return predictions.filter(pc.invert(pc.fill_null(unseen, False)))
+
+
+def without_bots(predictions: pa.Table, bots: Collection[str]) -> pa.Table:
     if not bots:
         return predictions
     names = pa.array(sorted(bots), pa.string())

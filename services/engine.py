@@ -11,6 +11,7 @@ answer while there is a release or a snapshot; its rung says how far down the la
 """
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -356,8 +357,13 @@ class Engine:
 
 def load_release(version: str, bundle: Path, card: dict[str, Any]) -> Release:
     """Check a bundle's checksums and load it; raises CorruptError or NotFoundError."""
-    verify_manifest(bundle)
-    recommender = TwoStageRecommender.load(bundle)
+    with ThreadPoolExecutor(1, "verify") as beside:
+        verified = beside.submit(verify_manifest, bundle)
+        try:
+            recommender = TwoStageRecommender.load(bundle)
+        finally:
+            # What is wrong with a file is said first: that it does not load only follows from it.
+            verified.result()
     return Release(version, recommender, card, recommender.item_features)
 
 

@@ -188,6 +188,8 @@ class _OneShape:
         self.status = 0
 
     async def send(self, message: Message) -> None:
+        if self._replacement is not None:
+            return  # e.g. the 500 that BentoML makes of a body that is too large
         if message["type"] == "http.response.start" and message["status"] >= 400:
             self._start = message
             self.status = message["status"]

@@ -27,7 +27,7 @@ _TEXTS: Final = (c.TITLE, c.CATEGORY, c.BRAND)
 class Goods:
     """N items that lists are made of, by place.
 
-    available     (N,) bool, on sale          ages_days  (N,) float32, NaN where unknown
+    available     (N,) bool, to be shown      ages_days  (N,) float32, NaN where unknown
     repeat_rates  (N,) float32, NaN where unknown
     places        (I,) int32, place of each of the release's items, PAD where it has none
     items         (N,) int32, the release's own number of each item, PAD where it has none
@@ -43,8 +43,15 @@ class Goods:
     items: IntArray
 
     @classmethod
-    def of(cls, recommender: TwoStageRecommender | None, shelf: Shelf | None) -> "Goods":
-        """Return the items of a snapshot, else of the release's catalogue, else none."""
+    def of(
+        cls,
+        recommender: TwoStageRecommender | None,
+        shelf: Shelf | None,
+        hide: Hidden,
+    ) -> "Goods":
+        """Return the items of a snapshot, else of the release's catalogue, else none; what the
+        rules `hide` everywhere is not available (a shelf has left it out itself).
+        """
         own = recommender.index if recommender is not None else ItemIndex(())
         if shelf is not None:
             return cls(
@@ -65,12 +72,13 @@ class Goods:
                 name: pa.array(column, pa.string())
                 for name, column in zip(_TEXTS, columns, strict=True)
             })
+        facts = ItemFacts(catalogue if catalogue is not None else catalogue_from_arrow(None))
         unknown = np.full(len(own), np.nan, np.float32)
         return cls(
             index=own,
-            facts=ItemFacts(catalogue if catalogue is not None else catalogue_from_arrow(None)),
+            facts=facts,
             traits=ItemTraits(texts),
-            available=np.ones(len(own), bool),
+            available=~hidden_marks(own, facts, [hide]),
             ages_days=unknown,
             repeat_rates=unknown,
             places=np.arange(len(own), dtype=np.int32),

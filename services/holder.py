@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
+from contracts.experiment import Experiment
+from services.arms import NO_EXPERIMENT, Arms, Chosen, Contender, Contenders, arms_of
 from services.engine import Engine, Release
 from services.rules import NO_RULES, Rules
 from services.shelf import Shelf
@@ -24,12 +26,23 @@ EngineMaker = Callable[[Release | None, Shelf | None, Rules | None], Engine]
 
 @dataclass(frozen=True)
 class Held:
-    """What answers now; `error` says why what the pointers want (`wanted`) could not be loaded."""
+    """What answers now; `error` says why what the pointers want (`wanted`) could not be loaded.
+
+    experiment   the one that the registry wants served, None without one
+    arms         the same where it is served; `experiment_error` says why it is not
+    """
 
     engine: Engine
     loaded_at: datetime | None
     wanted: str | None
     error: str | None
+    experiment: Experiment | None = None
+    arms: Arms | None = None
+    experiment_error: str | None = None
+
+    def chosen(self, unit: str | None) -> Chosen:
+        """Return which engine answers a unit of the experiment, None for one without a name."""
+        return self.arms.chosen(self.engine, unit) if self.arms else Chosen(self.engine)
 
 
 class _Watched(Generic[Part]):
@@ -51,6 +64,7 @@ class _Watched(Generic[Part]):
 
     def poll(self) -> bool:
         """Load what is wanted, unless it is there; say whether the part or its error changed."""
+        before = self.wanted, self.error
         try:
             wanted = self._wanted()
             if wanted is None or wanted == self.version:
@@ -63,8 +77,10 @@ class _Watched(Generic[Part]):
         # Whatever is wrong with the new part, the old one goes on answering.
         except Exception as error:
             self._retry_at = time.monotonic() + RETRY_SECONDS
-            changed, self.error = str(error) != self.error, f"{type(error).__name__}: {error}"
-            log.exception("%s %s does not load; %s stays", self.name, self.wanted, self.version)
+            self.error = f"{type(error).__name__}: {error}"
+            changed = (self.wanted, self.error) != before
+            if changed:  # else every retry would say the same again
+                log.exception("%s %s does not load; %s stays", self.name, self.wanted, self.version)
             return changed
         self.version, self.error = wanted, None
         return True
@@ -91,10 +107,15 @@ class Holder:
         poll_seconds: float,
         wanted_rules: Callable[[], str] = lambda: NO_RULES,
         load_rules: Callable[[str], Rules] = lambda _: Rules(),
+        wanted_experiment: Callable[[], str] = lambda: NO_EXPERIMENT,
+        load_experiment: Callable[[str], Contender | None] = lambda _: None,
     ) -> None:
         self._release = _Watched("release", wanted_release, load_release)
         self._shelf = _Watched("snapshot", wanted_shelf, load_shelf)
         self._rules = _Watched("rules", wanted_rules, load_rules)
+        self._experiment = _Watched("experiment", wanted_experiment, load_experiment)
+        self._under: tuple[Shelf | None, Rules | None] = None, None
+        self._made_any = False
         self._answering: Release | None = None
         self._make_engine = make_engine
         self._published = published
@@ -121,7 +142,7 @@ class Holder:
         """Look at the pointers and the rules once."""
         parts = (self._rules, self._shelf, self._release)
         before = [part.version for part in parts]
-        changed = [part.poll() for part in parts]
+        changed = [part.poll() for part in (*parts, self._experiment)]
         if not any(changed) and not first:
             return
         held = replace(
@@ -131,6 +152,10 @@ class Holder:
         )
         if before != [part.version for part in parts]:
             held = self._swapped(held)
+        held = self._with_arms(held)
+        if self._made_any:
+            self._made_any = False
+            _settle_memory()
         self.current = held
         self._published(held)
 
@@ -141,17 +166,46 @@ class Holder:
         new, old = self._release.part, self._answering
         for part in (new,) if old is None or old is new else (new, old):
             try:
-                engine = self._make_engine(part, self._shelf.part, self._rules.part)
-                engine.warm()
+                engine = self._made(part, self._shelf.part, self._rules.part)
             # The report says why.
             except Exception as error:
                 log.exception("release %s does not answer; the old stays", self._release.version)
                 held = replace(held, error=f"{type(error).__name__}: {error}")
                 continue
-            self._answering = part
-            _settle_memory()
+            self._answering, self._under = part, (self._shelf.part, self._rules.part)
             return replace(held, engine=engine, loaded_at=datetime.now(UTC))
         return held
+
+    def _with_arms(self, held: Held) -> Held:
+        """Put the challenger's engine beside the champion's; where that cannot be, the champion
+        answers everybody.
+        """
+        contender, fault = self._experiment.part, self._experiment.error
+        experiment = Contenders.named(self._experiment.wanted)
+        held = replace(held, experiment=experiment, arms=None, experiment_error=fault)
+        if contender is None or experiment is None or fault is not None:
+            return held
+        now = self.current
+        before = now.arms if now.engine is held.engine else None
+        try:
+            arms = arms_of(
+                contender,
+                held.engine,
+                self._release.wanted,
+                lambda release: self._made(release, *self._under),
+                before,
+            )
+        # The report says why.
+        except Exception as error:
+            log.exception("experiment %s is not served", experiment.id)
+            return replace(held, experiment_error=f"{type(error).__name__}: {error}")
+        return replace(held, arms=arms)
+
+    def _made(self, release: Release | None, shelf: Shelf | None, rules: Rules | None) -> Engine:
+        self._made_any = True
+        engine = self._make_engine(release, shelf, rules)
+        engine.warm()
+        return engine
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_seconds):

@@ -12,10 +12,11 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from contracts import columns as c
 from contracts.atomic import sync_folder
 from contracts.errors import UnavailableError
 
@@ -61,7 +62,7 @@ class Journal:
             UnavailableError: the disk refused them; nothing of them stays in the segment.
         """
         with self._lock:
-            self._write(lines, durable=True)
+            self._write([_encoded(line) for line in lines], durable=True)
 
     def buffer(self, lines: Iterable[dict[str, Any]]) -> None:
         """Keep the lines for the next `tick`: cheap, and lost when the process is killed.
@@ -106,20 +107,28 @@ class Journal:
         if self._dropped:
             log.error("%s journal: %d rows were dropped", self.kind, self._dropped)
             self._dropped = 0
-        if self._buffer:
-            self._write(self._buffer, durable=False)
-            self._buffer = []
+        if encoded := list(self._encodable()):
+            self._write(encoded, durable=False)
+        self._buffer = []
 
-    def _write(self, lines: Sequence[dict[str, Any]], *, durable: bool) -> None:
-        text = "".join(
-            json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines
-        )
+    def _encodable(self) -> Iterator[bytes]:
+        """Yield the buffered lines; one that is no JSON (NaN, a type of ours) must not hold up the
+        others, now and at every tick.
+        """
+        for line in self._buffer:
+            try:
+                yield _encoded(line)
+            except (TypeError, ValueError) as error:
+                request = line.get(c.REQUEST_ID)
+                log.error("%s journal: a line of %s is dropped: %s", self.kind, request, error)
+
+    def _write(self, lines: Sequence[bytes], *, durable: bool) -> None:
         try:
             if self._segment is None:
                 self._count += 1
                 name = f"{self.kind}-{os.getpid()}-{self._boot}-{self._count}.jsonl"
                 self._segment = _Segment(self._folder, name)
-            self._segment.write(text.encode(), rows=len(lines), durable=durable)
+            self._segment.write(b"".join(lines), rows=len(lines), durable=durable)
         except OSError as error:
             raise UnavailableError(
                 f"the {self.kind} journal in {self._folder} cannot be written: {error}; "
@@ -132,6 +141,10 @@ class Journal:
         segment, self._segment = self._segment, None
         if segment is not None:
             segment.close()
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    return (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 class _Segment:

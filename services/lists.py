@@ -27,7 +27,7 @@ from models.search.filters import Filters as ItemFilters
 from services.given_places import Given, Open, given_places, rows_of
 from services.goods import Goods, Marks, hidden_marks
 from services.rules import Preset, Rules
-from services.shelf import Shelf
+from services.shelf import Shelf, item_filters
 
 POOL_PER_PLACE: Final = 4
 """Candidates looked at for each place of a list that is more than the ranking's head."""
@@ -105,7 +105,7 @@ class ShopLists:
     def __init__(
         self, rules: Rules, recommender: TwoStageRecommender | None, shelf: Shelf | None
     ) -> None:
-        self.goods = Goods.of(recommender, shelf)
+        self.goods = Goods.of(recommender, shelf, rules.hide)
         self.rules = rules
         self._shelf = shelf
         self._text = _text_of(recommender)
@@ -282,14 +282,8 @@ class ShopLists:
             if (held := self._masks.get(key)) is not None:
                 self._masks.move_to_end(key)
                 return held
-        wanted = ItemFilters(
-            tuple(filters.categories),
-            tuple(filters.brands),
-            tuple(filters.tags),
-            filters.price_min,
-            filters.price_max,
-        )
-        allowed = self.goods.facts.mask(wanted, ruled.allowed if filters.in_stock else ruled.unsold)
+        open_ = ruled.allowed if filters.in_stock else ruled.unsold
+        allowed = self.goods.facts.mask(item_filters(filters), open_)
         made = allowed, self._shown(allowed)
         with self._lock:
             self._masks[key] = made

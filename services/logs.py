@@ -33,11 +33,21 @@ class Guard(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, ValidationError) and record.name.startswith("bentoml."):
             return False
-        record.msg, record.args = escaped(record.getMessage()), None
+        record.msg, record.args = escaped(_message(record)), None
         if error is not None and record.exc_text is None:
             parts = traceback.format_exception(error)
             record.exc_text = "".join(map(_escaped_part, parts)).rstrip("\n")
         return True
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return what a record says; where its format does not fit its arguments, the format alone: a
+    filter that raises would take the caller down with the record.
+    """
+    try:
+        return record.getMessage()
+    except Exception:
+        return record.msg if isinstance(record.msg, str) else type(record.msg).__name__
 
 
 def escaped(text: str) -> str:

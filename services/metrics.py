@@ -8,6 +8,9 @@ too. What the disk knows better (who serves what, what waits for ingest) is look
     amalgam_answers_total{endpoint, rung}         lists, by the rung of the ladder they come from
     amalgam_empty_answers_total{endpoint}         lists without any item
     amalgam_skipped_total{stage}                  stages left out: failed, or over their budget
+    amalgam_arm_answers_total{endpoint, arm}      lists of a running experiment, shadow's not shown
+    amalgam_challenger_failed_total{experiment}   requests that the champion had to answer instead
+    amalgam_shadow_dropped_total{reason}          requests that were not scored in shadow
     amalgam_candidates_ranked{endpoint}           items that the ranker scored for a list
     amalgam_refused_total{reason}                 requests refused, by the error's code
     amalgam_journal_open_seconds{kind}            age of the oldest segment that is still open
@@ -89,6 +92,11 @@ class Metrics:
         self._answers = counter("answers", "Lists by their rung", here, "rung")
         self._empty = counter("empty_answers", "Lists without any item", here)
         self._skipped = counter("skipped", "Stages left out of an answer", "stage")
+        self._arms = counter("arm_answers", "Lists by the arm of an experiment", here, "arm")
+        self._failed = counter(
+            "challenger_failed", "Requests that the champion answered instead", "experiment"
+        )
+        self._shadow = counter("shadow_dropped", "Requests not scored in shadow", "reason")
         self._refused = counter("refused", "Requests refused, by code", "reason")
         self._open_seconds = gauge(
             "journal_open_seconds", "Age of the oldest segment that is still open", "livemax"
@@ -130,6 +138,18 @@ class Metrics:
             self._stages(endpoint, stage).observe(milliseconds / 1000.0)
         for stage in skipped:
             self._skipped(stage).inc()
+
+    def arm(self, endpoint: str, arm: str) -> None:
+        """Count a list of an experiment; `arm` is as in the prediction log: `e-0007:challenger`."""
+        self._arms(endpoint, arm).inc()
+
+    def challenger_failed(self, experiment: str) -> None:
+        """Count a request that the challenger failed on and the champion answered in its place."""
+        self._failed(experiment).inc()
+
+    def shadow_dropped(self, reason: str) -> None:
+        """Count a request that was to be scored in shadow: the queue was `full`, or it `failed`."""
+        self._shadow(reason).inc()
 
     def journal(self, kind: str, *, seconds: float, rows: int) -> None:
         """Say how old this worker's open segment is and how many rows it and the memory hold."""

@@ -55,10 +55,10 @@ def problem(
     return JSONResponse({"error": body}, status_code=status, headers=headers)
 
 
-def problem_of(error: AmalgamError) -> JSONResponse:
-    """Return the response for one of our errors; of an unknown 5xx only the log knows more."""
+def problem_of(error: Exception) -> JSONResponse:
+    """Return the response for an error; of one that is not ours to tell only the log knows more."""
     status = next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
-    if status == 500:
+    if status == 500 or not isinstance(error, AmalgamError):
         return problem(500, "something went wrong inside; see the service's log")
     return problem(status, str(error), code=error.code)
 

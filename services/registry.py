@@ -14,6 +14,7 @@ from typing import Any, Literal
 from contracts import atomic
 from contracts.errors import BadInputError, CorruptError, NotFoundError, RefusedError
 from services.audit import Audit
+from services.experiment_file import ExperimentFile
 from services.workers import WorkerReport, Workers
 
 NAME = "amalgam"
@@ -57,13 +58,15 @@ class Releases:
     """The releases below `root`: bentoml/ (model store), champion.json, audit.jsonl, workers/.
 
     Every change is made under one file lock. A change of champion is one atomic rename; the audit
-    line that follows it is restored from the pointer when the process dies between the two.
+    line and the end of a running experiment that follow it are made up for from the pointer when
+    the process dies in between.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.home = root / "bentoml"
         self.audit = Audit(root / "audit.jsonl")
+        self.experiments = ExperimentFile(root)
         self.workers = Workers(root / "workers")
 
     def add(self, bundle: Path, *, metadata: dict[str, Any], created: datetime) -> str:
@@ -114,11 +117,13 @@ class Releases:
     def promote(
         self, version: str, *, who: str, why: str, now: datetime, override: str | None = None
     ) -> ChampionPointer:
-        """Make `version` the champion; promoting the present one again changes nothing.
+        """Make `version` the champion; promoting the present one again changes nothing. Promoting
+        the challenger of the running experiment ends it.
 
         Raises:
             NotFoundError: there is no such release.
-            RefusedError: the gate refused it, and no `override` reason is given.
+            RefusedError: the gate refused it, and no `override` reason is given; or an experiment
+                is running between two others.
         """
         with self.locked():
             broken = failed_rules(self.card(version).get("verdict") or {})
@@ -127,12 +132,14 @@ class Releases:
                     f"release {version} was refused by the gate ({'; '.join(broken)}); "
                     "promote it all the same with --override REASON, which is audited"
                 )
+            self.experiments.refuse_third(version)
             return self._move(version, "promote", who, why, now, override if broken else None)
 
     def rollback(
         self, version: str | None = None, *, who: str, why: str, now: datetime
     ) -> ChampionPointer:
-        """Return to a former champion, by default to the one before the present.
+        """Return to a former champion, by default to the one before the present. A running
+        experiment ends, whatever it compares; the first champion is then what is returned to.
 
         Raises:
             NotFoundError: there is no such release.
@@ -141,15 +148,18 @@ class Releases:
         with self.locked():
             stack = self.champions()
             if version is None:
-                if len(stack) < 2:
+                # The first champion has none before it: then only its experiment ends.
+                before = stack[-2:-1] or (stack[-1:] if self.experiments.readable() else [])
+                if not before:
                     raise RefusedError(
                         "there is no champion before this one to roll back to; "
                         f"champions so far: {stack}; use promote"
                     )
-                version = stack[-2]
+                version = before[0]
             self.card(version)
             if version not in self._once_champions():
                 raise RefusedError(f"release {version} was never the champion; use promote")
+            self.experiments.end_by_move(version, who=who, why=why, now=now)
             return self._move(version, "rollback", who, why, now, None)
 
     def champions(self) -> Names:
@@ -220,7 +230,7 @@ class Releases:
         now: datetime,
         override: str | None,
     ) -> ChampionPointer:
-        """Write the pointer, then its audit line (lock held)."""
+        """Write the pointer, then its audit line and the end of the experiment (lock held)."""
         _need_zone("now", now)
         current = self.champion()
         if current and current.version == version:
@@ -237,7 +247,17 @@ class Releases:
         )
         atomic.write_json(self.root / "champion.json", asdict(moved))
         self.audit.append(_audit_line(moved))
+        self._end_moved_experiment(moved)
         return moved
+
+    def _end_moved_experiment(self, pointer: ChampionPointer) -> None:
+        """End the experiment whose control is no longer the champion (lock held)."""
+        running = self.experiments.readable()
+        if running is not None and running.control != pointer.version:
+            moment = datetime.fromisoformat(pointer.promoted_at)
+            self.experiments.end_by_move(
+                pointer.version, who=pointer.who, why=pointer.why, now=moment
+            )
 
     def _once_champions(self) -> set[str]:
         return {str(line["version"]) for line in self.moves()}
@@ -279,7 +299,9 @@ class Releases:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock under which everything is changed; restore a move's lost audit line."""
+        """Hold the lock under which everything is changed; make up for what a move that was killed
+        could not do any more.
+        """
         from filelock import FileLock
 
         self.root.mkdir(parents=True, exist_ok=True)
@@ -287,6 +309,9 @@ class Releases:
             pointer, lines = self.champion(), self._moves_written()
             if pointer and pointer.revision > lines:
                 self.audit.append(_audit_line(pointer))
+            self.experiments.clear()
+            if pointer:
+                self._end_moved_experiment(pointer)
             yield
 
     def _moves_written(self) -> int:

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from contracts.wire_related import (
 )
 from models.ranking.two_stage import TwoStageRecommender
 from services.described import Described
-from services.engine import Answer, Place
+from services.engine import MODEL, Answer, Place
 from services.goods import Goods
 from services.history import micros, state_before
 from services.lists import unwanted
@@ -48,20 +49,34 @@ class RelatedItems:
         """Lay out what every question needs."""
         self._goods.warm()
 
-    def similar(self, request: SimilarRequest, left_out: Iterable[str] = ()) -> Answer:
-        """Return substitutes of an item (`similar_items`)."""
-        return self._answered(lambda goods: similar_items(goods, request, left_out))
+    def similar(
+        self,
+        request: SimilarRequest,
+        left_out: Iterable[str] = (),
+        *,
+        skipped: tuple[str, ...] = (),
+    ) -> Answer:
+        """Return substitutes of an item (`similar_items`); `skipped` names stages that were left
+        out before.
+        """
+        answer, failed = self._answered(lambda goods: similar_items(goods, request, left_out))
+        return replace(answer, skipped=(*skipped, *failed))
 
     def together(
-        self, request: BoughtTogetherRequest, left_out: Iterable[str] = ()
+        self,
+        request: BoughtTogetherRequest,
+        left_out: Iterable[str] = (),
+        *,
+        skipped: tuple[str, ...] = (),
     ) -> TogetherAnswer:
-        """Return what is bought with a cart (`items_together`)."""
-        return self._answered(lambda goods: items_together(goods, request, left_out))
+        """Return what is bought with a cart (`items_together`); `skipped` as for `similar`."""
+        found, failed = self._answered(lambda goods: items_together(goods, request, left_out))
+        return replace(found, answer=replace(found.answer, skipped=(*skipped, *failed)))
 
-    def _answered(self, ask: Callable[[RelatedGoods], Found]) -> Found:
-        """Ask the release, and where it fails the snapshot alone."""
+    def _answered(self, ask: Callable[[RelatedGoods], Found]) -> tuple[Found, tuple[str, ...]]:
+        """Ask the release, and where it fails the snapshot alone; say which stages failed."""
         try:
-            return ask(self._goods)
+            return ask(self._goods), ()
         except NoReleaseError:
             raise
         # A fault of the model must not empty the page: the ladder's next rungs answer.
@@ -69,7 +84,7 @@ class RelatedItems:
             if self._below is None:
                 raise
             log.exception("the release failed on a question about related items")
-            return ask(self._below)
+            return ask(self._below), (MODEL,)
 
 
 def unwanted_of(state: UserState, now: datetime) -> set[str]:
@@ -83,7 +98,12 @@ def similar_response(answer: Answer, described: Described, head: dict[str, str])
         RecommendedItem.model_validate(_shown(place, position) | described(place.item_id))
         for position, place in enumerate(answer.places, start=1)
     ]
-    return SimilarResponse.model_validate({**head, "rung": answer.rung, "items": items})
+    return SimilarResponse.model_validate({
+        **head,
+        "rung": answer.rung,
+        "skipped": list(answer.skipped),
+        "items": items,
+    })
 
 
 def together_response(
@@ -122,6 +142,7 @@ def together_response(
     return BoughtTogetherResponse.model_validate({
         **head,
         "rung": found.answer.rung,
+        "skipped": list(found.answer.skipped),
         "items": items,
         "bundles": bundles,
     })

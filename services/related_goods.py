@@ -3,6 +3,7 @@ what sells.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -14,11 +15,10 @@ from models.ranking.bought_together import BoughtTogether
 from models.ranking.first_stage import POPULARITY
 from models.ranking.substitutes import CategoryLevels
 from models.ranking.two_stage import TwoStageRecommender
-from models.search.filters import Filters as ItemFilters
 from services.engine import Answer, Place
 from services.goods import Goods, Marks
 from services.problems import NoReleaseError
-from services.shelf import Shelf
+from services.shelf import Shelf, item_filters
 
 SEGMENT, GLOBAL = "segment_popularity", "global_popularity"
 
@@ -121,6 +121,8 @@ class RelatedGoods:
         falling by one. Of the release's items those `barred` (I,) are left out as well.
         """
         places = list(answer.places)[:k]
+        if len(places) == k:
+            return replace(answer, places=places)
         taken = {*left_out, *(place.item_id for place in places)}
         if barred is not None:
             taken.update(self.ids(np.flatnonzero(barred).astype(np.int32)))
@@ -152,11 +154,5 @@ class RelatedGoods:
         """Return which of the release's items meet the filters, (I,), a new array."""
         if self.shelf is not None:
             return self.goods.of_release(self.shelf.matching(filters))
-        wanted = ItemFilters(
-            tuple(filters.categories),
-            tuple(filters.brands),
-            tuple(filters.tags),
-            filters.price_min,
-            filters.price_max,
-        )
-        return self.goods.of_release(self.goods.facts.mask(wanted, None))
+        shown = self.goods.facts.mask(item_filters(filters), self.goods.available)
+        return self.goods.of_release(shown)

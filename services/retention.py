@@ -29,19 +29,21 @@ def reasons_to_keep(releases: Releases, keep: int) -> dict[str, list[str]]:
     """Return why each release is kept, by version, oldest first; [] for one that may go.
 
     Kept are the newest `keep`, the champion and the `keep` - 1 champions before it (what rollback
-    goes back to), those that are pinned, those a live worker answers from or is about to load, and
-    those that a Bento in the store was built of.
+    goes back to), those that are pinned, those that the running experiment compares, those a live
+    worker answers from or is about to load, and those that a Bento in the store was built of.
     """
     versions = [info.version for info in releases.list()]
     reasons: dict[str, list[str]] = {version: [] for version in versions}
     champions = releases.champions()
     former = list(dict.fromkeys(champions[::-1]))[:keep]
     live = releases.workers.live()
+    running = releases.experiments.running()
     for names, why in (
         (versions[-keep:], f"one of the newest {keep}"),
         (former[:1], "the champion"),
         (former[1:], "a former champion"),
         ([*pins(releases)], "pinned"),
+        ([running.control, running.challenger] if running else [], "in an experiment"),
         ([name for report in live for name in (report.release, report.wanted)], "served"),
         (_packed(releases.home), "packaged in a Bento"),
     ):

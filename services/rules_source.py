@@ -57,12 +57,12 @@ class RulesSource:
         rules, data = self._read()
         if rules.error is not None:
             log.error("rules file %s is not in use: %s", wanted, rules.error)
-        elif data:
+        else:
             try:
                 self._keep(data)
             # E.g. a full disk: the good file itself still holds.
             except OSError:
-                log.exception("rules file %s has no copy to fall back on", wanted)
+                log.exception("rules file %s: the copy to fall back on is not renewed", wanted)
         return rules
 
     def publish(self, data: bytes) -> None:
@@ -70,19 +70,24 @@ class RulesSource:
         self._keep(data)
         atomic.write_bytes(self.path, data)
 
-    def _keep(self, data: bytes) -> None:
-        if not self._copy.is_file() or self._copy.read_bytes() != data:
+    def _keep(self, data: bytes | None) -> None:
+        """Make the copy what the file is; None, there is no file: withdrawn rules stay withdrawn,
+        also when a bad file follows.
+        """
+        if data is None:
+            self._copy.unlink(missing_ok=True)
+        elif not self._copy.is_file() or self._copy.read_bytes() != data:
             atomic.write_bytes(self._copy, data)
 
-    def _read(self) -> tuple[Rules, bytes]:
-        data = b""
+    def _read(self) -> tuple[Rules, bytes | None]:
+        """Return the rules, and the bytes of the file that they are read from; None without one."""
         try:
             data = self.path.read_bytes()
             return read_rules(data, str(self.path), self.shop), data
         except FileNotFoundError:
-            return Rules.of(RulesFile(), NO_RULES, self.shop), data
+            return Rules.of(RulesFile(), NO_RULES, self.shop), None
         except (SettingsError, OSError) as error:
-            return replace(self._last_good(), error=str(error)), data
+            return replace(self._last_good(), error=str(error)), None
 
     def _last_good(self) -> Rules:
         try:

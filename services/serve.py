@@ -1,4 +1,4 @@
-"""How the service process is started: `python -m services.serve` becomes `bentoml serve`."""
+"""How the service process is started: `python -m services.serve` does what `bentoml serve` does."""
 
 import json
 import os
@@ -23,19 +23,16 @@ GRACE_SECONDS = 10
 def serve_command(settings: Settings) -> list[str]:
     """Return the command that serves the installation whose AMALGAM_HOME is in the environment.
 
-    It checks the settings, and then becomes `bentoml_command` in `serve_environment`: one process
-    id.
+    It checks the settings, and then runs BentoML's server with `bentoml_arguments` in
+    `serve_environment`, in the same process.
     """
     return [sys.executable, "-m", "services.serve"]
 
 
-def bentoml_command(settings: Settings) -> list[str]:
-    """Return BentoML's own command; needs `serve_environment`."""
+def bentoml_arguments(settings: Settings) -> list[str]:
+    """Return what BentoML's own command is called with; needs `serve_environment`."""
     service = settings.service
     return [
-        sys.executable,
-        "-m",
-        "bentoml",
         "serve",
         SERVICE,
         "--host",
@@ -48,7 +45,8 @@ def bentoml_command(settings: Settings) -> list[str]:
 
 
 def serve_environment(settings: Settings) -> dict[str, str]:
-    """Return the variables that `bentoml_command` needs beside the keys, telemetry off among them.
+    """Return the variables that `bentoml_arguments` needs beside the keys,
+    telemetry off among them.
 
     BentoML reads the number of workers from its configuration (--api-workers is of old services).
     """
@@ -120,17 +118,25 @@ def trusted(settings: Settings) -> ssl.SSLContext | bool:
 
 
 def main() -> int:
-    """Check the settings, then become the service process (its pid is this one's)."""
+    """Check the settings, then serve until a signal ends it."""
     from services.front_door import check_environment
 
     try:
         settings = load_settings()
         check_environment(settings)
-        command, environment = bentoml_command(settings), serve_environment(settings)
+        environment = serve_environment(settings)
     except AmalgamError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    os.execve(command[0], command, os.environ | environment)
+    os.environ.update(environment)  # first: BentoML reads it when it is imported
+    # The one command and in this process: all of BentoML's commands, and Python and the settings a
+    # second time, would cost a second of every start.
+    from bentoml import server_context
+    from bentoml_cli.serve import serve_command as bentoml
+
+    server_context.service_type = "cli"  # as the lines of its log name it
+    bentoml.main(bentoml_arguments(settings), prog_name="bentoml")
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,12 +5,16 @@
 Nothing is opened on import; each worker opens its parts when BentoML makes its instance.
 """
 
+import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import bentoml
+from bentoml.exceptions import BentoMLException
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -69,16 +73,18 @@ pages = FastAPI(title="Amalgam", openapi_url=None, docs_url=None, redoc_url=None
 pages.include_router(router)
 
 
-@pages.get("/v1/release")
-async def release() -> ReleaseResponse:
+@pages.get("/v1/release", response_model=ReleaseResponse, responses={503: {"model": ErrorResponse}})
+async def release() -> Any:
     """Say which release and catalogue snapshot the answers come from."""
-    return _serving().release()
+    return _answer(lambda _: _serving().release(), None)
 
 
-@pages.get("/v1/releases")
-async def releases() -> ReleasesResponse:
+@pages.get(
+    "/v1/releases", response_model=ReleasesResponse, responses={503: {"model": ErrorResponse}}
+)
+async def releases() -> Any:
     """List the releases that /v1/compare can answer from."""
-    return await run_in_threadpool(_serving().releases)
+    return await run_in_threadpool(_answer, lambda _: _serving().releases(), None)
 
 
 @pages.get(
@@ -195,10 +201,11 @@ class RecommenderService:
     """Recommendations for a shop: flat JSON in and out, one shape for every error."""
 
     def __init__(self) -> None:
-        from services.wiring import open_serving
-
         self.settings = load_settings()
-        self.serving = open_serving(self.settings, bento_models=_bento_models())
+        with _collector_resting():
+            from services.wiring import open_serving
+
+            self.serving = open_serving(self.settings, bento_models=_bento_models())
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
@@ -217,14 +224,16 @@ class RecommenderService:
         return counted + self.serving.looked_up(self.settings.journal, workers)
 
     @bentoml.api(route="/v1/recommend")  # type: ignore[untyped-decorator]
-    def recommend(self, request: RecommendBody, /) -> RecommendResponse:
+    async def recommend(self, request: RecommendBody, /) -> RecommendResponse:
         """Recommend items to a shopper, a session, or whoever did the events that come along."""
+        # In the event loop itself: one interpreter makes all lists, and threads that take turns at
+        # it make each list wait for every other.
         return _answer(self.serving.recommend, request)  # type: ignore[no-any-return]
 
     @bentoml.api(route="/v1/recommend_batch")  # type: ignore[untyped-decorator]
     def recommend_batch(self, request: RecommendBatchBody, /) -> RecommendBatchResponse:
         """Answer up to 100 requests of /v1/recommend, each with its own result or error."""
-        return answer_batch(request, self.serving.recommend)
+        return answer_batch(request, partial(_answer, self.serving.recommend))
 
     @bentoml.api(route="/v1/similar")  # type: ignore[untyped-decorator]
     def similar(self, request: SimilarBody, /) -> SimilarResponse:
@@ -252,8 +261,22 @@ class RecommenderService:
         return _answer(self.serving.compare, request)  # type: ignore[no-any-return]
 
 
+@contextmanager
+def _collector_resting() -> Iterator[None]:
+    """Keep the garbage collector from walking, again and again, through what is only being loaded:
+    half a second of a start.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def _answer(call: Callable[[Any], Any], request: Any) -> Any:
-    """Call, and return our errors as responses: what is raised, BentoML makes a bare 500."""
+    """Call, and return errors as responses: what is raised, BentoML makes a bare 500, or of an
+    answer that does not validate the caller's mistake.
+    """
     try:
         return call(request)
     except AmalgamError as error:
@@ -261,6 +284,9 @@ def _answer(call: Callable[[Any], Any], request: Any) -> Any:
         if answer.status_code >= 500:
             log.error("%s: %s", error.code, error)
         return answer
+    except Exception as error:
+        log.exception("no answer to a %s", type(request).__name__)
+        return problem_of(error)
     # An answer that breaks its own schema; BentoML would take it for the caller's mistake.
     except ValidationError:
         log.exception("an answer is not what it should be")
@@ -268,9 +294,10 @@ def _answer(call: Callable[[Any], Any], request: Any) -> Any:
 
 
 def _serving() -> "Serving":
-    instance: Any = bentoml.get_current_service()
-    if instance is None:
-        raise NoReleaseError("the worker is still starting; try again in a moment")
+    try:
+        instance: Any = bentoml.get_current_service()
+    except BentoMLException:
+        raise NoReleaseError("the worker is still starting; try again in a moment") from None
     serving: Serving = instance.serving
     return serving
 

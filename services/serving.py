@@ -7,12 +7,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from contracts import columns as c
 from contracts.events import EVENT_CODES
+from contracts.experiment import SHADOW_ENDING
 from contracts.pseudonyms import Pseudonymiser
 from contracts.state import EMPTY_STATE, UserState
 from contracts.wire import (
@@ -33,9 +35,12 @@ from contracts.wire_related import (
 )
 from contracts.wire_search import ItemResponse, SearchRequest, SearchResponse
 from features.state import StateEvent
+from services.answering import answers
+from services.arms import Chosen, running_experiment
 from services.comparison import OtherReleases
 from services.deadlines import BoundedReads, Deadline
 from services.engine import NONE, STATES, Answer, Engine, Place
+from services.exposures import exposure_lines
 from services.history import micros
 from services.holder import Holder
 from services.journal import Journal, RecentIds
@@ -44,6 +49,7 @@ from services.problems import NoReleaseError
 from services.related import similar_response, together_response, unwanted_of
 from services.searching import Searching
 from services.searching import response as found_response
+from services.shadow import Shadow
 from services.shoppers import ShopperEvent, Shoppers
 from services.stages import Stages
 from services.workers import Workers
@@ -91,6 +97,7 @@ class Serving:
         self._others = others
         self._searching = searching or Searching()
         self._metrics = metrics
+        self._shadow = Shadow(predictions, metrics)
         self._recent = RecentIds()
         self._taking = threading.Lock()
         self._complain_at = 0.0
@@ -110,20 +117,21 @@ class Serving:
         self._stop.set()
         self._ticker.join()
         self._holder.stop()
+        self._shadow.close()
         self._events.close()
         self._predictions.close()
         self._reads.close()
         self._shoppers.close()
 
-    def recommend(self, request: RecommendRequest) -> RecommendResponse:
+    @answers
+    def recommend(self, request: RecommendRequest, /, *, spare: bool = False) -> RecommendResponse:
         """Answer one request from the engine of this moment; log what was answered.
 
         Raises:
             NoReleaseError: there is neither a release nor a snapshot.
         """
-        engine = self._holder.current.engine
-        user, session = self._people(request.user_id, request.session_id)
-        now = request.at.astimezone(UTC) if request.at else self._clock()
+        chosen, user, session, now = self._asked(request, spare)
+        engine = chosen.engine
         deadline, stages = Deadline(self._budget_seconds), Stages()
         with stages.stage("state"):
             state, skipped = self._known(user, session)
@@ -132,47 +140,69 @@ class Serving:
         )
         request_id = uuid.uuid4().hex
         with stages.stage("respond"):
-            lines = _prediction_lines(engine, answer, request_id, user, session, now)
-            self._predictions.buffer(lines)
             response = engine.response(answer, request_id)
-        self._count("/v1/recommend", answer, stages)
+            lines = exposure_lines(chosen, answer, request_id, user, session, now)
+            self._predictions.buffer(lines)  # only what is answered
+        self._count("/v1/recommend", answer, stages, chosen.arm)
+        if (unseen := chosen.shadow) is not None and unseen.arm is not None:
+
+            def score() -> list[dict[str, Any]]:
+                scored = unseen.engine.recommend(request, state, now, skipped=skipped)
+                shadow_id = request_id + SHADOW_ENDING
+                return exposure_lines(unseen, scored, shadow_id, user, session, now)
+
+            self._shadow.offer(unseen.arm, score)
         return response
 
-    def similar(self, request: SimilarRequest) -> SimilarResponse:
+    @answers
+    def similar(self, request: SimilarRequest, /, *, spare: bool = False) -> SimilarResponse:
         """Answer with substitutes of an item; raises NoReleaseError as `recommend` does."""
-        engine, user, session, now = self._asked(request)
+        chosen, user, session, now = self._asked(request, spare)
+        engine = chosen.engine
         stages = Stages()
         with stages.stage("state"):
-            unwanted = unwanted_of(self._state(user, session), now)
+            state, skipped = self._known(user, session)
+            unwanted = unwanted_of(state, now)
         with stages.stage("rank"):
-            answer = engine.related.similar(request, unwanted)
+            answer = engine.related.similar(request, unwanted, skipped=skipped)
+        request_id = uuid.uuid4().hex
         with stages.stage("respond"):
-            head = self._logged(engine, answer, user, session, now)
-            response = similar_response(answer, engine.described, head)
-        self._count("/v1/similar", answer, stages)
+            response = similar_response(answer, engine.described, _head(engine, request_id))
+            lines = exposure_lines(chosen, answer, request_id, user, session, now)
+            self._predictions.buffer(lines)
+        self._count("/v1/similar", answer, stages, chosen.arm)
         return response
 
-    def bought_together(self, request: BoughtTogetherRequest) -> BoughtTogetherResponse:
+    @answers
+    def bought_together(
+        self, request: BoughtTogetherRequest, /, *, spare: bool = False
+    ) -> BoughtTogetherResponse:
         """Answer with complements of a cart; raises NoReleaseError as `recommend` does."""
-        engine, user, session, now = self._asked(request)
+        chosen, user, session, now = self._asked(request, spare)
+        engine = chosen.engine
         stages = Stages()
         with stages.stage("state"):
-            unwanted = unwanted_of(self._state(user, session), now)
+            state, skipped = self._known(user, session)
+            unwanted = unwanted_of(state, now)
         with stages.stage("rank"):
-            found = engine.related.together(request, unwanted)
+            found = engine.related.together(request, unwanted, skipped=skipped)
+        request_id = uuid.uuid4().hex
         with stages.stage("respond"):
-            head = self._logged(engine, found.answer, user, session, now)
-            response = together_response(found, engine.described, head)
-        self._count("/v1/bought_together", found.answer, stages)
+            response = together_response(found, engine.described, _head(engine, request_id))
+            lines = exposure_lines(chosen, found.answer, request_id, user, session, now)
+            self._predictions.buffer(lines)
+        self._count("/v1/bought_together", found.answer, stages, chosen.arm)
         return response
 
-    def search(self, request: SearchRequest) -> SearchResponse:
+    @answers
+    def search(self, request: SearchRequest, /, *, spare: bool = False) -> SearchResponse:
         """Answer one search from the engine of this moment; log what was answered.
 
         Raises:
             NoReleaseError: there is neither a release nor a snapshot.
         """
-        engine, user, session, now = self._asked(request)
+        chosen, user, session, now = self._asked(request, spare)
+        engine = chosen.engine
         deadline, stages = Deadline(self._budget_seconds), Stages()
         with stages.stage("state"):
             state, skipped = self._known(user, session)
@@ -183,12 +213,12 @@ class Serving:
         with stages.stage("respond"):
             answer = found_response(engine, found, uuid.uuid4().hex)
             places = [Place(item.item_id, item.score, [], []) for item in answer.items]
-            listed = Answer(places, answer.rung)
-            lines = _prediction_lines(engine, listed, answer.request_id, user, session, now)
+            listed = Answer(places, answer.rung, skipped=found.skipped)
+            lines = exposure_lines(chosen, listed, answer.request_id, user, session, now)
             self._predictions.buffer([
                 {**line, c.POSITION: line[c.POSITION] + request.offset} for line in lines
             ])
-        self._count("/v1/search", listed, stages)
+        self._count("/v1/search", listed, stages, chosen.arm)
         return answer
 
     def item(self, item_id: str) -> ItemResponse:
@@ -244,9 +274,12 @@ class Serving:
             "data_end": card.get("data_end"),
             "serves": release.recommender.serves if release else None,
             "retrievers": list(release.recommender.stage.names) if release else [],
+            "scenarios": list(held.engine.rules.presets),
             "rules": held.engine.rules.digest,
             "rules_error": held.engine.rules.error,
             "states": self._states,
+            "experiment": running_experiment(held.experiment),
+            "experiment_error": held.experiment_error,
         })
 
     def looked_up(self, journal: Path, workers: Workers) -> str:
@@ -277,15 +310,33 @@ class Serving:
         return held.engine.version
 
     def _asked(
-        self, request: RelatedRequest | SearchRequest
-    ) -> tuple[Engine, str | None, str | None, datetime]:
-        """Return the engine of this moment, the pseudonyms of who asks, and the moment."""
+        self, request: RecommendRequest | RelatedRequest | SearchRequest, spare: bool
+    ) -> tuple[Chosen, str | None, str | None, datetime]:
+        """Return what answers at this moment, the pseudonyms of who asks, and the moment; with
+        `spare`, the champion answers in the name of every arm.
+        """
+        held = self._holder.current
         user, session = self._people(request.user_id, request.session_id)
         now = request.at.astimezone(UTC) if request.at else self._clock()
-        return self._holder.current.engine, user, session, now
+        unit = self._unit(user, session) if held.arms else None
+        chosen = held.chosen(unit)
+        return replace(chosen, engine=held.engine) if spare else chosen, user, session, now
 
-    def _count(self, endpoint: str, answer: Answer, stages: Stages) -> None:
+    def _unit(self, user: str | None, session: str | None) -> str | None:
+        """Return who draws an arm; None, outside the experiment, where it cannot be told."""
+        if user is not None or session is None:
+            return user
+        try:
+            return self._reads.read(lambda: self._shoppers.unit(user, session))
+        # The log-ins cannot be read: the session might be a user of the other arm.
+        except Exception as error:
+            self._complain("read", error)
+            return None
+
+    def _count(self, endpoint: str, answer: Answer, stages: Stages, arm: str | None) -> None:
         if self._metrics is not None:
+            if arm is not None:
+                self._metrics.arm(endpoint, arm)
             self._metrics.answered(
                 endpoint,
                 rung=answer.rung,
@@ -295,19 +346,6 @@ class Serving:
                 skipped=answer.skipped,
             )
 
-    def _logged(
-        self,
-        engine: Engine,
-        answer: Answer,
-        user: str | None,
-        session: str | None,
-        now: datetime,
-    ) -> dict[str, str]:
-        """Log an answer; return what its response begins with."""
-        request_id = uuid.uuid4().hex
-        self._predictions.buffer(_prediction_lines(engine, answer, request_id, user, session, now))
-        return {"request_id": request_id, "release": engine.version, "snapshot": engine.snapshot}
-
     def _people(self, user: str | None, session: str | None) -> tuple[str | None, str | None]:
         """Return pseudonyms: raw ids go no further than here; blank ids are nobody's."""
         one = self._pseudonymiser.one
@@ -316,9 +354,6 @@ class Serving:
             one(user, "user") if user else None,
             one(session, "session") if session else None,
         )
-
-    def _state(self, user: str | None, session: str | None) -> UserState:
-        return self._known(user, session)[0]
 
     def _known(self, user: str | None, session: str | None) -> tuple[UserState, tuple[str, ...]]:
         """Return what is stored of who asks, and the stages that were skipped."""
@@ -400,32 +435,6 @@ def _shopper_event(line: dict[str, Any]) -> ShopperEvent:
     return ShopperEvent(line[c.USER_ID], line[c.SESSION_ID], event)
 
 
-def _prediction_lines(
-    engine: Engine,
-    answer: Answer,
-    request_id: str,
-    user: str | None,
-    session: str | None,
-    now: datetime,
-) -> list[dict[str, Any]]:
-    """Return one line a place, as the columns of `prediction_log`; nothing is explored, so
-    propensity is 1.
-    """
-    return [
-        {
-            c.REQUEST_ID: request_id,
-            c.POSITION: position,
-            c.USER_ID: user,
-            c.SESSION_ID: session,
-            c.ITEM_ID: place.item_id,
-            c.SCORE: place.score,
-            c.BASE_SCORES: place.base_scores,
-            c.RELEASE: engine.version,
-            c.SNAPSHOT: engine.snapshot,
-            c.RUNG: answer.rung,
-            c.EXPERIMENT_ARM: None,
-            c.PROPENSITY: 1.0,
-            c.EVENT_TIMESTAMP: now.isoformat(timespec="microseconds"),
-        }
-        for position, place in enumerate(answer.places, start=1)
-    ]
+def _head(engine: Engine, request_id: str) -> dict[str, str]:
+    """Return what a response begins with."""
+    return {"request_id": request_id, "release": engine.version, "snapshot": engine.snapshot}

@@ -79,17 +79,10 @@ class Shelf:
 
     def matching(self, wanted: Filters) -> NDArray[np.bool_]:
         """Return which items meet a request's filters, (S,), by place; no hidden one does."""
-        filters = ItemFilters(
-            tuple(wanted.categories),
-            tuple(wanted.brands),
-            tuple(wanted.tags),
-            wanted.price_min,
-            wanted.price_max,
-        )
         shown = self.available if wanted.in_stock else None
         if shown is None and self.hidden is not None:
             shown = ~self.hidden
-        return self.facts.mask(filters, shown)
+        return self.facts.mask(item_filters(wanted), shown)
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -120,12 +113,6 @@ class Shelf:
         unknown = index.lookup(self.index.item_ids) == PAD
         return catalogue_from_arrow(self.texts.filter(pa.array(unknown)))
 
-    def newer_than(self, days: float, index: ItemIndex) -> NDArray[np.bool_]:
-        """Return which of a release's items the shop has had for less than `days`, (I,)."""
-        places = self.index.lookup(index.item_ids)
-        newer: NDArray[np.bool_] = (self.ages_days[np.maximum(places, 0)] < days) & (places != PAD)
-        return newer
-
     def segment_of(self, item_ids: list[str]) -> int:
         """Return the segment most of a history's items are of, -1 without any; ties to the newest
         item.
@@ -143,6 +130,17 @@ class Shelf:
         """Return the places of a segment's available items, the most wanted first."""
         chosen: IntArray = self.popular[self.segments[self.popular] == segment]
         return chosen
+
+
+def item_filters(wanted: Filters) -> ItemFilters:
+    """Return a request's filters as masks of items take them; `in_stock` is the caller's."""
+    return ItemFilters(
+        tuple(wanted.categories),
+        tuple(wanted.brands),
+        tuple(wanted.tags),
+        wanted.price_min,
+        wanted.price_max,
+    )
 
 
 def load_shelf(snapshot: "Snapshot") -> Shelf:

@@ -125,6 +125,14 @@ class Shoppers:
             state = append_events(state, events_of(self._store.online_user(session)))
         return state
 
+    def unit(self, user: str | None, session: str | None) -> str | None:
+        """Return who draws an arm of an experiment: the user, also of a session that logged in;
+        else the session.
+        """
+        if user is not None or session is None:
+            return user
+        return self._logins.user_of(session) or session
+
     def add(self, events: Sequence[ShopperEvent]) -> None:
         """Advance the states of everybody in `events`, each event new."""
         with self._changing():

@@ -15,6 +15,7 @@ from contracts.settings import Settings
 from contracts.wire_compare import ListedRelease
 from models.search.engine import SearchConfig
 from models.search.stored import INDEX
+from services.arms import Contenders
 from services.comparison import OtherReleases
 from services.deadlines import BoundedReads
 from services.engine import Engine, Release, load_release
@@ -39,12 +40,17 @@ PREDICTIONS_CLOSE_SECONDS = 30.0
 STORE_OPENS_SECONDS = 10.0
 
 
-def open_serving(settings: Settings, *, bento_models: Sequence[Path] = ()) -> Serving:
+def open_serving(
+    settings: Settings,
+    *,
+    bento_models: Sequence[Path] = (),
+    clock: Callable[[], datetime] | None = None,
+) -> Serving:
     """Open a worker's parts and start it.
 
     With a registry in the home, its champion is served and watched, and states are in the feature
     store. Else, inside a Bento, the Bento's own release is served, and states are in this worker's
-    memory.
+    memory. `clock` tells the time, in UTC; by default the machine's, or the demo's.
 
     Raises:
         SettingsError: a key is missing, or a Bento is started in an installation's home.
@@ -75,7 +81,7 @@ def open_serving(settings: Settings, *, bento_models: Sequence[Path] = ()) -> Se
             rows=rows * PREDICTIONS_PER_EVENT,
             close_after_seconds=PREDICTIONS_CLOSE_SECONDS,
         ),
-        clock=_clock(settings, alone=alone),
+        clock=clock or _clock(settings, alone=alone),
         states="memory" if alone else "feature_store",
         others=_bento_releases(settings, bento_models) if alone else _home_releases(settings),
         searching=Searching.of(settings.search),
@@ -127,6 +133,7 @@ def _home_holder(settings: Settings, boot: str, store: StateStore) -> Holder:
     releases, workers = Releases(settings.registry), Workers(settings.registry / "workers")
     rules = rules_source(settings)
     started, address = process_started(), f"{settings.service.host}:{settings.service.port}"
+    contenders = Contenders(releases.experiments.running, partial(_stored, releases))
 
     def wanted_release() -> str | None:
         pointer = releases.champion()
@@ -152,6 +159,9 @@ def _home_holder(settings: Settings, boot: str, store: StateStore) -> Holder:
             error=held.error,
             wanted=held.wanted,
             rules=held.engine.rules.digest,
+            experiment=held.arms.experiment.id if held.arms else None,
+            experiment_wanted=held.experiment.id if held.experiment else None,
+            experiment_error=held.experiment_error,
         )
         workers.write(report)
 
@@ -163,6 +173,8 @@ def _home_holder(settings: Settings, boot: str, store: StateStore) -> Holder:
         make_engine=Engine,
         wanted_rules=rules.wanted,
         load_rules=rules.load,
+        wanted_experiment=contenders.wanted,
+        load_experiment=contenders.load,
         published=published,
         withdrawn=lambda: workers.remove(os.getpid(), boot),
         poll_seconds=settings.service.poll_seconds,

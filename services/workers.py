@@ -20,6 +20,8 @@ class WorkerReport:
     release    version answered from, None before the first is loaded
     rules      digest of the shop's rules in use, `none` without any
     error      why the release that the champion pointer names could not be loaded, and which it was
+    experiment   id of the one that is served, None without; `experiment_error` says why the one
+               that the registry names, `experiment_wanted`, is not
     """
 
     pid: int
@@ -32,6 +34,9 @@ class WorkerReport:
     error: str | None = None
     wanted: str | None = None
     rules: str | None = None
+    experiment: str | None = None
+    experiment_wanted: str | None = None
+    experiment_error: str | None = None
 
 
 class Workers:
@@ -64,12 +69,13 @@ class Workers:
 
     def wait(
         self,
-        version: str,
+        version: str | None,
         timeout_s: float,
         *,
-        what: Literal["release", "snapshot", "rules"] = "release",
+        what: Literal["release", "snapshot", "rules", "experiment"] = "release",
     ) -> list[WorkerReport]:
-        """Wait until every live worker reports `version`, and return them ([] when none runs).
+        """Wait until every live worker reports `version`, and return them ([] when none runs). Of
+        an experiment it is the id, None for its end.
 
         Raises:
             UnavailableError: a worker could not load it, or some still serve another after
@@ -86,6 +92,16 @@ class Workers:
                     raise UnavailableError(
                         f"worker {report.pid} could not load release {version} and keeps "
                         f"{report.release}: {report.error}"
+                    )
+                if (
+                    what == "experiment"
+                    and version is not None
+                    and report.experiment_error
+                    and report.experiment_wanted == version
+                ):
+                    raise UnavailableError(
+                        f"worker {report.pid} does not serve experiment {version}: "
+                        f"{report.experiment_error}"
                     )
             if time.monotonic() > deadline:
                 serving = {report.pid: report.error or getattr(report, what) for report in behind}

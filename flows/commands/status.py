@@ -51,6 +51,8 @@ def show_status(found: dict[str, Any]) -> None:
     for name, text in _rows(found):
         table.add_row(name, escape(text))
     console.print(table)
+    if found["figures"]:
+        console.print(_figures(found["figures"]))
     if not found["runs"]:
         return
     source = "" if found["prefect"] else " (Prefect is not up: whole runs only)"
@@ -66,11 +68,14 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("champion", _champion(found["champion"])),
         ("hold", found["hold"] or "none: drift may start a training"),
+        ("experiment", _experiment(found["experiment"])),
         ("releases", f"{found['releases']}, pinned: {', '.join(found['pinned']) or 'none'}"),
         ("snapshot", _snapshot(found["snapshot"])),
         ("workers", "\n".join(map(_worker, found["workers"])) or "no service runs"),
         ("journal", _waiting(found["journal"])),
         ("landing", _waiting(found["landing"])),
+        ("ingest", _ingest(found["ingest"])),
+        ("training", _training(found["training"])),
         ("drift", _drift(drift)),
         (
             "disk",
@@ -92,6 +97,17 @@ def _champion(champion: dict[str, Any] | None) -> str:
     )
 
 
+def _experiment(running: dict[str, Any] | None) -> str:
+    if running is None:
+        return "none runs"
+    told = "; ".join(running["reasons"] or ["nobody looked yet: amalgam experiment judge"])
+    return (
+        f"{running['id']} ({running['kind']}): release {running['challenger']} beside "
+        f"{running['control']} for {running['share']:.0%} since {_minute(running['started'])}: "
+        f"{told}"
+    )
+
+
 def _snapshot(snapshot: dict[str, Any] | None) -> str:
     if snapshot is None:
         return "none yet: amalgam materialize"
@@ -108,6 +124,47 @@ def _waiting(waiting: dict[str, Any]) -> str:
         return "nothing waits for ingest"
     since = _span(waiting["oldest_seconds"])
     return f"{waiting['files']} files ({_bytes(waiting['bytes'])}) wait, the oldest for {since}"
+
+
+def _ingest(ingest: dict[str, Any] | None) -> str:
+    if ingest is None:
+        return "nothing came in yet: amalgam ingest"
+    page = f"\n{ingest['page']}" if ingest["page"] else ""
+    return f"{_minute(ingest['ended'])}: {ingest['rows']}{page}"
+
+
+def _training(training: dict[str, Any] | None) -> str:
+    if training is None:
+        return "none yet: amalgam train"
+    verdict = "passed the gate" if training["passed"] else "REFUSED by the gate"
+    why = "".join(f"\n{reason}" for reason in training["reasons"])
+    held = f", but the champion is {training['held']}" if training["held"] else ""
+    return (
+        f"{_minute(training['ended'])}: release {training['version']} {verdict}{held}{why}\n"
+        f"{training['report']}"
+    )
+
+
+def _figures(figures: list[dict[str, Any]]) -> Any:
+    """Return the newest releases and what each was worth, newest first."""
+    from rich.table import Table
+
+    from flows.steps.figures import lift_text
+
+    table = Table("release", "is", "learnt to", "serves", title="Metrics over releases")
+    for name in ("NDCG@10", "popularity", "lift (95 %)"):
+        table.add_column(name, justify="right")
+    for found in reversed(figures):
+        values = (found["ndcg@10"], found["popularity"])
+        table.add_row(
+            found["version"],
+            found["status"],
+            found["data_end"] or "-",
+            found["serves"] or "-",
+            *("-" if value is None else f"{value:.4f}" for value in values),
+            lift_text(found["lift"], found["lift_bounds"]),
+        )
+    return table
 
 
 def _drift(drift: dict[str, Any] | None) -> str:

@@ -1,8 +1,9 @@
 """The hold after a rollback: what found the release that was taken back must not bring it back.
 
-Until it ends, drift starts no training, and a training that nobody asked for by hand does not move
-the champion. It ends by itself after `[monitor] rollback_hold_days`, with `amalgam resume`, or when
-somebody moves the champion on.
+A canary that was rolled back holds as a rollback of the champion does. Until it ends, drift starts
+no training, and a training that nobody asked for by hand does not move the champion. It ends by
+itself after `[monitor] rollback_hold_days`, with `amalgam resume`, or when somebody moves the
+champion on.
 """
 
 from dataclasses import dataclass
@@ -45,13 +46,38 @@ def hold_of(settings: Settings, now: datetime) -> Hold | None:
 
     releases = Releases(settings.registry)
     pointer = releases.champion()
-    if pointer is None or pointer.action != "rollback":
+    if pointer is None:
         return None
+    if pointer.action != "rollback":
+        return _canary_hold(settings, releases, now)
     since = datetime.fromisoformat(pointer.promoted_at)
     until = since + timedelta(days=settings.monitor.rollback_hold_days)
     if now >= until or _resumed(releases, pointer.revision):
-        return None
+        return _canary_hold(settings, releases, now)
     return Hold(pointer.previous or "none", pointer.version, pointer.who, pointer.why, since, until)
+
+
+def _canary_hold(settings: Settings, releases: "Releases", now: datetime) -> Hold | None:
+    """Return the hold of the last experiment where its challenger was rolled back, until somebody
+    moves the champion on or ends the hold.
+    """
+    ended = releases.experiments.ended()
+    if not ended or ended[-1]["outcome"] != "rolled_back":
+        return None
+    line = ended[-1]
+    since = datetime.fromisoformat(line["ended"])
+    until = since + timedelta(days=settings.monitor.rollback_hold_days)
+    after = [
+        found
+        for found in releases.audit.lines()
+        if found["action"] in {"promote", "rollback", RESUME}
+        and datetime.fromisoformat(found["at"]) >= since
+    ]
+    if now >= until or after:
+        return None
+    return Hold(
+        line["challenger"], line["control"], line["ended_by"], line["ended_why"], since, until
+    )
 
 
 def _resumed(releases: "Releases", revision: int) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from contracts import columns as c
 from contracts.errors import NotFoundError
 from contracts.settings import Settings
+from flows.steps.training import recipe
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +40,8 @@ def shopper_profile(settings: Settings, user: str, now: datetime) -> dict[str, A
         )
     snapshot = current_snapshot(settings.features)
     items = snapshot.items() if snapshot else SNAPSHOT_ITEMS.empty_table()
-    profile = profile_of(state, to_us(now), catalogue_from_arrow(items))
+    weights = recipe(settings).weights()
+    profile = profile_of(state, to_us(now), catalogue_from_arrow(items), weights=weights)
     return {
         "shopper": shopper,
         "at": now.isoformat(),

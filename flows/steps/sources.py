@@ -40,6 +40,30 @@ def declared_sources(settings: Settings) -> tuple["DeclaredSource", ...]:
     return tuple(_declared(settings, name, found) for name, found in settings.sources.items())
 
 
+def reach_databases(settings: Settings) -> int:
+    """Connect to each declared database, and no more; return how many there are.
+
+    Raises:
+        SettingsError: one is declared so that nothing can connect.
+        UnavailableError: one cannot be reached.
+    """
+    from lake.extraction import reach
+
+    jobs = [
+        _extraction(name, source.sql)
+        for name, source in settings.sources.items()
+        if source.sql is not None
+    ]
+    for job in jobs:
+        reach(job)
+    return len(jobs)
+
+
+def has_databases(settings: Settings) -> bool:
+    """Say whether a declared source is a database."""
+    return any(source.sql is not None for source in settings.sources.values())
+
+
 def gather(settings: Settings) -> Incoming:
     """Land what databases have that is new, and look for new files in watched folders."""
     from lake.extraction import extract

@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from contracts.settings import Settings
+from flows.steps.figures import release_figures
 from flows.steps.holds import hold_of
+from flows.steps.outcome import rows_sum
 
 if TYPE_CHECKING:
     from services.registry import Releases
 
+NEWEST: Final = 5
+"""So many releases are shown with their figures."""
 FOLDERS: Final = ("lake", "features", "registry", "journal", "landing", "reports", "prefect")
 
 
 def status(settings: Settings, now: datetime) -> dict[str, Any]:
     """Return the state of the installation as JSON values; nothing is changed, no server needed.
 
-    champion, hold, pinned, snapshot, workers, journal, landing, drift: see docs/operate.md. `runs`
-    are the last whole run of each flow, from what they left in reports/; a running Prefect server
-    knows more (flows/runs.py).
+    champion, hold, experiment, pinned, snapshot, workers, journal, landing, ingest, training and
+    drift: see docs/operate.md. `figures` are those of the newest releases. `runs` are the last
+    whole run of each flow, from what they left in reports/; a running Prefect server knows more
+    (flows/runs.py).
     """
     from services.registry import Releases
 
@@ -31,8 +36,10 @@ def status(settings: Settings, now: datetime) -> dict[str, Any]:
         "now": now.isoformat(),
         "champion": _champion(releases, now),
         "hold": None if hold is None else hold.reason,
+        "experiment": _experiment(settings, releases),
         "pinned": _pinned(releases),
         "releases": len(releases.list()),
+        "figures": release_figures(settings)[-NEWEST:],
         "snapshot": _snapshot(settings, now),
         "workers": [
             {
@@ -46,6 +53,8 @@ def status(settings: Settings, now: datetime) -> dict[str, Any]:
         ],
         "journal": _waiting(settings.journal, "*.jsonl*", clock),
         "landing": _waiting(settings.landing, "[!.]*", clock),
+        "ingest": _ingest(settings),
+        "training": _training(settings),
         "drift": _drift(settings),
         "runs": last_outcomes(settings),
         "disk": disk_use(settings.home),
@@ -71,6 +80,17 @@ def _champion(releases: "Releases", now: datetime) -> dict[str, Any] | None:
         else None,
         "serves": (card.get("metrics") or {}).get("serves"),
     }
+
+
+def _experiment(settings: Settings, releases: "Releases") -> dict[str, Any] | None:
+    """Return the running experiment, and what was last said of it (None before the first look)."""
+    from contracts.experiment import to_json
+
+    running = releases.experiments.readable()
+    if running is None:
+        return None
+    last = _read(settings.reports / "experiments" / f"{running.id}.json") or {}
+    return to_json(running) | {"action": last.get("action"), "reasons": last.get("reasons")}
 
 
 def _pinned(releases: "Releases") -> list[str]:
@@ -106,6 +126,23 @@ def _waiting(folder: Path, pattern: str, clock: datetime) -> dict[str, Any]:
         "bytes": sum(stat.st_size for stat in stats),
         "oldest_seconds": None if oldest is None else max(clock.timestamp() - oldest, 0.0),
     }
+
+
+def _ingest(settings: Settings) -> dict[str, Any] | None:
+    """Return what became of the rows of the last ingest, and its page."""
+    found = _read(settings.reports / "last" / "ingest.json")
+    if found is None or "rows_in" not in found:
+        return None
+    return {"rows": rows_sum(found), "page": found.get("page"), "ended": found["ended"]}
+
+
+def _training(settings: Settings) -> dict[str, Any] | None:
+    """Return what the gate said of the last training, and its page."""
+    found = _read(settings.reports / "last" / "train.json")
+    if found is None:
+        return None
+    names = ("version", "passed", "held", "reasons", "serves", "report", "ended")
+    return {name: found.get(name) for name in names}
 
 
 def _drift(settings: Settings) -> dict[str, Any] | None:

@@ -3,13 +3,16 @@
 import shutil
 import subprocess
 import tempfile
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts import columns as c
 from contracts.atomic import write_text
+from contracts.errors import UnavailableError
 from contracts.settings import Settings
 from flows.steps.data import lake_files
 from flows.steps.history import History
@@ -22,11 +25,42 @@ if TYPE_CHECKING:
 
     from models.bundle import Judged
     from models.ranking.config import RecipeConfig
-    from models.recipe import Learned, Prepared, TrainingInputs
+    from models.recipe import Learned, Prepared, Rejoined, TrainingInputs
 
     Learnt = tuple[Prepared, Learned]
 
 FEATURE_SERVICE = "ranker_v2"
+WAIT_SECONDS = 24 * 3_600
+"""How long a training waits for another one, which a command may have started."""
+
+
+@contextmanager
+def alone(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+    """Let one training at a time use the folder of features and checkpoints; the next one waits.
+
+    Prefect keeps the runs of the deployment apart, and knows nothing of those of commands.
+
+    Raises:
+        UnavailableError: another training still runs after a while.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(settings.features / "training.lock")
+    settings.features.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        tell("another training runs: waiting for its end")
+        try:
+            lock.acquire(timeout=wait_seconds, poll_interval=1)
+        except Timeout:
+            raise UnavailableError(
+                f"another training ran for {wait_seconds:.0f} s; wait for it, or end it"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def recipe(settings: Settings) -> "RecipeConfig":
@@ -44,9 +78,6 @@ def join_features(
 
     `root` is where the features are built; by default a training's own folder.
     """
-    from feature_repo.lookup import FeatureLookup
-    from features.items import build_item_features
-    from features.users import build_user_states
     from models.evaluation.roles import Roles, make_queries
     from models.recipe import TrainingInputs
 
@@ -55,20 +86,72 @@ def join_features(
     queries = make_queries(history.events, roles, config, seed=config.seed)
     # Folders of its own: a training reads for minutes what `materialize` would replace under it.
     root = root or settings.features / "training"
+    last = midnight(now)
+    span = (roles.fit_end, now, last)
+    states, item_features = _joined(settings, history, queries, span, root)
+    return TrainingInputs(
+        events=history.events,
+        items=history.items,
+        queries=queries,
+        states=states,
+        item_features=item_features,
+        now=now,
+        rejoined=_joined_again(settings, history, queries, last, root / "again"),
+    )
+
+
+def _joined_again(
+    settings: Settings, history: History, queries: "pa.Table", last: datetime, root: Path
+) -> "Rejoined | None":
+    """Build the features of some test queries once more, of what was there before them alone, in
+    the folder `root`, which is gone afterwards.
+    """
+    import pyarrow as pa
+
+    from models.evaluation.later import leak_sample
+    from models.recipe import Rejoined
+
+    sample = leak_sample(queries)
+    if sample is None:
+        return None
+    rows, moment = sample
+    day = midnight(moment)
+    span = (day - timedelta(days=1), moment, min(day + timedelta(microseconds=1), last))
+    found = _joined(settings, history, queries.take(pa.array(rows)), span, root)
+    shutil.rmtree(root)
+    return Rejoined(rows, moment, *found)
+
+
+def _joined(
+    settings: Settings,
+    history: History,
+    queries: "pa.Table",
+    span: tuple[datetime, datetime, datetime],
+    root: Path,
+) -> tuple["pa.Table", "pa.Table"]:
+    """Build the features of `span` below `root`, and join them to the queries: (states, item
+    features).
+
+    span  (start, end, last): states of [start, end), item features at midnights before `last`
+    """
+    from feature_repo.lookup import FeatureLookup
+    from features.items import build_item_features
+    from features.users import build_user_states
+
+    start, end, last = span
     files = lake_files(settings, history.versions)
-    first, last = midnight(roles.fit_end), midnight(now)
     memory = settings.building.memory_limit or None
     build_user_states(
         files,
-        start=roles.fit_end,
-        end=now,
+        start=start,
+        end=end,
         out=root / "user_states",
         shoppers=queries[c.USER_ID],
         memory_limit=memory,
     )
     build_item_features(
         files,
-        start=first,
+        start=midnight(start),
         end=last,
         out=root / "item_features",
         memory_limit=memory,
@@ -76,13 +159,9 @@ def join_features(
     )
     lookup = FeatureLookup(root)
     lookup.apply()
-    return TrainingInputs(
-        events=history.events,
-        items=history.items,
-        queries=queries,
-        states=lookup.user_states(queries.select([c.QUERY_ID, c.USER_ID, c.EVENT_TIMESTAMP])),
-        item_features=lookup.item_features(_item_days(history, first, last)),
-        now=now,
+    return (
+        lookup.user_states(queries.select([c.QUERY_ID, c.USER_ID, c.EVENT_TIMESTAMP])),
+        lookup.item_features(_item_days(history, midnight(start), midnight(end))),
     )
 
 

@@ -78,8 +78,8 @@ def run_trials(
 def _run_one(study: "optuna.Study", objective: "Objective", space: "Space") -> None:
     import optuna
 
-    from models.recipe import FIT_ERRORS
     from models.search_spaces import rounded
+    from models.training_run import FIT_ERRORS
 
     trial = study.ask()
     params: Params = _suggest(trial, space)

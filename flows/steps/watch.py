@@ -1,6 +1,7 @@
 """Steps that watch: the reference a release carries, and the drift of the newest window from it."""
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from contracts import columns as c
 from contracts.errors import NotFoundError
 from contracts.settings import Settings
 from flows.steps.data import lake_files
+from flows.steps.features import BUILT
 from flows.steps.history import History, no_items, read_history
 from flows.steps.outcome import tell
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from services.registry import Releases
 
 PROFILE = "profile.json"
+USER_STATES = "user_states"
 SEED = 0
 """Of the calibration: equal data and settings give equal limits."""
 
@@ -39,8 +42,8 @@ def add_reference(settings: Settings, history: History, now: datetime, bundle: "
 def measure_drift(settings: Settings, now: datetime) -> dict[str, Any]:
     """Compare the window before `now` with the champion's reference; decide whether to retrain.
 
-    Only events since the champion's data end are read, and what was served since then and in the
-    weeks before.
+    Only events since the champion's data end are read, the feature table of shoppers, and what was
+    served since then and in the weeks before.
     """
     from monitoring.decision import decide
     from monitoring.drift import check_drift
@@ -58,8 +61,14 @@ def measure_drift(settings: Settings, now: datetime) -> dict[str, Any]:
     profile, notes = _profile(settings, releases, version, data_end)
     since, today = profile.days.before, day_of(now)
     items = _items(settings, now)
+    states, stale = _states(settings, today) if profile.learnt.features else (iter(()), [])
     recent, bots = count(
-        profile.learnt, _events(settings, since, today), items, since=since, before=today
+        profile.learnt,
+        _events(settings, since, today),
+        items,
+        since=since,
+        before=today,
+        states=states,
     )
     served = _served(settings, items, version, now, {bot.shopper for bot in bots})
     checked = check_drift(
@@ -70,7 +79,7 @@ def measure_drift(settings: Settings, now: datetime) -> dict[str, Any]:
         settings.monitor,
         now=now,
         release=version,
-        notes=notes,
+        notes=[*notes, *stale],
         seed=SEED,
     )
     page = settings.reports / "drift" / f"{now:%Y%m%dT%H%M%S}-release-{version}.html"
@@ -88,15 +97,34 @@ def measure_drift(settings: Settings, now: datetime) -> dict[str, Any]:
         now=now,
         settings=settings.monitor,
         trainings=[found.data_end for found in releases.list() if found.data_end is not None],
+        on_drift=_on_drift(releases),
     )
     return checked.summary.to_dict() | {
         "release": version,
         "retrain": decision.retrain,
         "blocked": decision.blocked,
+        "cause": decision.cause,
         "reasons": list(decision.reasons),
         "markdown": checked.summary.markdown(),
         "report": str(page),
     }
+
+
+def training_reason(verdict: Mapping[str, Any]) -> str:
+    """Return why a verdict starts a training, for its release: the cause, then the reasons."""
+    return f"{verdict['cause']}: {'; '.join(verdict['reasons'])}"
+
+
+def _on_drift(releases: "Releases") -> list[datetime]:
+    """Return the moments that releases were trained for because of drift."""
+    from monitoring.follow_up import DRIFT
+
+    return [
+        info.data_end
+        for info in releases.list()
+        if info.data_end is not None
+        and str(releases.card(info.version).get("reason")).startswith(f"{DRIFT}: ")
+    ]
 
 
 def _profile(
@@ -106,11 +134,12 @@ def _profile(
     from monitoring.profile import Profile, make_profile
 
     path = releases.path(version) / PROFILE
-    if path.exists():
-        return Profile.load(path), []
+    carried = Profile.load(path) if path.exists() else None
+    if carried is not None:
+        return carried, []
     note = (
-        f"Release {version} carries no reference profile (it is older than these): its data was "
-        "read from the lake once more. The next training writes one."
+        f"Release {version} carries no reference profile of today's kind (it is older than these): "
+        "its data was read from the lake once more. The next training writes one."
     )
     tell(note)
     history = read_history(settings, data_end)
@@ -128,6 +157,39 @@ def _events(settings: Settings, since: int, before: int) -> "pa.Table":
     )
 
 
+def _states(settings: Settings, today: int) -> tuple[Iterator["pa.Table"], list[str]]:
+    """Return the feature table of shoppers in parts, none where it does not reach `today`.
+
+    And what a reader must know of that.
+    """
+    from monitoring.profile import midnight_of
+
+    try:
+        told = json.loads((settings.features / BUILT).read_text())
+    except FileNotFoundError:
+        return iter(()), ["Shoppers' features are not judged: no feature tables are built yet."]
+    built = datetime.fromisoformat(told["now"])
+    if built < midnight_of(today):
+        note = (
+            f"Shoppers' features are not judged: their table is of {built.isoformat()}, and must "
+            f"reach {midnight_of(today).isoformat()}. Run: amalgam materialize"
+        )
+        return iter(()), [note]
+    return _row_groups(settings.features / USER_STATES), []
+
+
+def _row_groups(folder: "Path") -> Iterator["pa.Table"]:
+    """Yield a source's rows, some thousand at a time."""
+    from pyarrow.parquet import ParquetFile
+
+    from feature_repo.history import source_files
+
+    for path in source_files(folder):
+        with ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group)
+
+
 def _items(settings: Settings, now: datetime) -> "pa.Table":
     from lake.store import Lake
 
@@ -141,11 +203,11 @@ def _served(
     """Count what was served in the window and the weeks before it; None where nothing was."""
     from lake.store import Lake
     from monitoring.profile import day_of, midnight_of
-    from monitoring.served import count_served
+    from monitoring.served import count_served, earlier_days
 
     lake, monitor = Lake(settings.lake), settings.monitor
     window_first = day_of(now) - monitor.window_days
-    since = window_first - monitor.reference_days
+    since = window_first - earlier_days(monitor)
     first = midnight_of(since)
     predictions = lake.read("prediction_log", since=first, before=midnight_of(day_of(now)))
     if not len(predictions):

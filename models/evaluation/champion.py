@@ -18,7 +18,7 @@ from models.data import ItemIndex
 from models.evaluation.compare import lists_of
 from models.evaluation.gate import ChampionComparison, segment_intervals
 from models.evaluation.segments import ItemFacts
-from models.evaluation.tables import TableResult, compare_table, depth_of
+from models.evaluation.tables import TableResult, compare_table, depth_of, judged_queries
 from models.ranking.config import RecipeConfig
 from models.ranking.fit_fusions import QuerySet
 from models.ranking.frame import FEATURE_VERSION
@@ -29,6 +29,7 @@ CHALLENGER: Final = "challenger"
 # Settings that change how fast a run is or how it is judged, not what comes out of it.
 _NOT_THE_RECIPE: Final = frozenset({
     "num_threads",
+    "device",
     "block_queries",
     "bootstrap_samples",
     "minimum_champion_shoppers",
@@ -119,9 +120,13 @@ def compare_champion(
 
     `ask` lays out chosen test queries on another catalogue; `refit` carries out a recipe on the
     challenger's fit and rank windows, on the challenger's catalogue.
+
+    Raises:
+        BadInputError: no test query has a target on the primary table.
     """
     after = np.flatnonzero(test.inputs.now_us >= champion.data_end_us)
-    n_after = len(np.unique(test.shoppers[after]))
+    judged = np.intersect1d(after, judged_queries(config.primary_table, test))
+    n_after = len(np.unique(test.shoppers[judged]))
     depth = depth_of(config)
 
     def result(

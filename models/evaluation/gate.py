@@ -6,6 +6,7 @@ from math import ceil
 from statistics import NormalDist
 from typing import Any, Final, Literal
 
+from contracts.state import MICROS_PER_DAY
 from models.evaluation.leaks import PermutedLabels
 from models.evaluation.metrics import Interval
 from models.evaluation.tables import TableResult
@@ -32,7 +33,6 @@ SEGMENT_CONFIDENCE: Final = 0.96
 """Confidence that all segments together have; each gets its part of what is left (Bonferroni)."""
 _WITH_TREES: Final = frozenset({"fused:lambdamart", "fused:cascade"})
 _CONFIDENCE: Final = 0.95
-_MICROS_PER_DAY: Final = 86_400_000_000
 # The promise is shared out: 4 % to each of the two comparisons, 2 % to all segments.
 _PASS_ALONE: Final = 0.96
 
@@ -106,7 +106,7 @@ class DataAge:
     @property
     def days(self) -> float:
         """Days between the newest event and the end."""
-        return (self.end_us - self.newest_us) / _MICROS_PER_DAY
+        return (self.end_us - self.newest_us) / MICROS_PER_DAY
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,15 @@ def judge(
     variety: Variety,
     permuted: PermutedLabels | None,
     importance: dict[str, float],
+    changed: Sequence[str] | None = None,
 ) -> GateVerdict:
     """Apply the rules to what would be served, on the primary table's NDCG@k.
 
     All intervals are paired bootstraps over shoppers, 95 %. Without a champion (the first release)
     only popularity has to be beaten; that the data is fresh, the shoppers are enough, the lists
     differ and nothing leaks always holds. `permuted` and `importance` are of the trees, so they are
-    required only where the trees are served.
+    required only where the trees are served. `changed` names what of the ranker's rows was other
+    without later events (`changed_without_later`); None: that was not looked at.
     """
     trees = serves in _WITH_TREES
     rules = [
@@ -170,6 +172,15 @@ def judge(
         *_data_rules(data, champion),
         _variety_rule(variety),
     ]
+    if changed is not None:
+        rules.append(
+            GateRule(
+                name="nothing known comes from later",
+                passed=not changed,
+                required=True,
+                detail={"changed": list(changed)},
+            )
+        )
     if permuted is not None:
         rules.append(
             GateRule(
@@ -325,7 +336,7 @@ def _data_rules(data: DataAge, champion: ChampionComparison | None) -> list[Gate
         )
     ]
     if champion is not None:
-        ahead = (data.end_us - champion.data_end_us) / _MICROS_PER_DAY
+        ahead = (data.end_us - champion.data_end_us) / MICROS_PER_DAY
         rules.append(
             GateRule(
                 name="its data reaches as far as the champion's",

@@ -1,19 +1,11 @@
-"""Leak checks: labels that mean nothing must teach nothing, and rows must not change with what came
-later.
-"""
+"""Leak check: labels that mean nothing must teach nothing."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from contracts import columns as c
-from contracts.tables import TIMESTAMP
 from models.evaluation.metrics import Vector, dcg_at_k, per_shopper
 from models.ranking.config import RecipeConfig
 from models.ranking.fit_fusions import RankData, fused_ndcg
@@ -53,7 +45,7 @@ def permuted_labels(data: RankData, real: Fusion, config: RecipeConfig) -> Permu
     One such ranker is a random function of the features and may do well or ill by luck, hence the
     average. The trees are few and see at most 500 queries: the check costs little.
     """
-    rows = _first_queries(data.train.with_targets(), _QUERIES)
+    rows = data.train.with_targets().first_queries(_QUERIES)
     small = replace(config, max_trees=_TREES)
     scores = []
     for round_ in range(_ROUNDS):
@@ -65,14 +57,6 @@ def permuted_labels(data: RankData, real: Fusion, config: RecipeConfig) -> Permu
         real=fused_ndcg(data, real, config.k),
         chance=float(per_shopper(chance_ndcg(data, config.k), data.shoppers).mean()),
     )
-
-
-def _first_queries(rows: RankRows, n: int) -> RankRows:
-    queries = np.unique(rows.queries)
-    if len(queries) <= n:
-        return rows
-    kept = rows.queries < queries[n]
-    return RankRows(rows.values[kept], rows.labels[kept], rows.queries[kept], rows.names)
 
 
 def _shuffled(rows: RankRows, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -91,23 +75,3 @@ def chance_ndcg(data: RankData, k: int) -> Vector:
     discounts = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))))
     ideal = dcg_at_k(data.ideal, k)
     return np.asarray(mean * discounts[np.minimum(count, k)] / np.where(ideal > 0, ideal, 1.0))
-
-
-def rows_before(
-    build: Callable[[pa.Table], Sequence[NDArray[Any]]], events: pa.Table, moment: datetime
-) -> bool:
-    """Tell whether rows asked for at or before `moment` stay equal, byte for byte, without the
-    later events.
-
-    `build` makes the rows of some fixed queries, none later than `moment`, from a table of events.
-    It is called with all events and with those strictly before `moment`; a difference is a leak
-    from the future.
-    """
-    earlier = events.filter(pc.less(events[c.EVENT_TIMESTAMP], pa.scalar(moment, TIMESTAMP)))
-    full, cut = build(events), build(earlier)
-    return len(full) == len(cut) and all(
-        left.dtype == right.dtype
-        and left.shape == right.shape
-        and np.ascontiguousarray(left).tobytes() == np.ascontiguousarray(right).tobytes()
-        for left, right in zip(full, cut, strict=True)
-    )

@@ -13,6 +13,7 @@ from contracts import columns as c
 from contracts.errors import BadInputError
 from contracts.events import TARGET_GRADES
 from contracts.tables import TIMESTAMP
+from models.columns import encoded
 from models.ranking.config import RecipeConfig
 
 RANK: Final = "rank"
@@ -73,11 +74,11 @@ def make_queries(events: pa.Table, roles: Roles, config: RecipeConfig, *, seed: 
     )
     ends = np.where(starts < rank_end, rank_end, test_end)
     grades = _grades(events[c.EVENT_TYPE])
-    used = np.flatnonzero((grades > 0) & (starts[sessions] >= fit_end) & (times < ends[sessions]))
-    if len(used) == 0:
+    used = (grades > 0) & (starts[sessions] >= fit_end) & (times < ends[sessions])
+    if not used.any():
         return QUERY_SCHEMA.empty_table()
     return _assemble(
-        events.take(pa.array(used)), sessions[used], starts, grades[used], rank_end, config, seed
+        events.filter(pa.array(used)), sessions[used], starts, grades[used], rank_end, config, seed
     )
 
 
@@ -141,8 +142,7 @@ def _sessions(events: pa.Table, times: NDArray[np.int64]) -> tuple[NDArray[np.in
     if events.num_rows == 0:
         return np.empty(0, np.int64), 0
     _, users = _codes(events[c.USER_ID])
-    named = pc.dictionary_encode(events[c.SESSION_ID].combine_chunks()).indices
-    session = pc.fill_null(named, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    session = encoded(events[c.SESSION_ID])[1].astype(np.int64)
     moment = np.where(session < 0, times, 0)
     order = np.lexsort((moment, session, users))
     new = np.zeros(len(order), np.int64)
@@ -156,12 +156,11 @@ def _sessions(events: pa.Table, times: NDArray[np.int64]) -> tuple[NDArray[np.in
 
 def _codes(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
     """Return the distinct texts in their order, and each row's place among them."""
-    encoded = pc.dictionary_encode(column.combine_chunks())
-    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    texts, places = encoded(column)
+    order = pc.sort_indices(texts).to_numpy()
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    indices = encoded.indices.to_numpy(zero_copy_only=False)
-    return encoded.dictionary.take(pa.array(order)), place[indices]
+    return texts.take(pa.array(order)), place[places]
 
 
 def _grades(event_types: pa.ChunkedArray) -> NDArray[np.int8]:
@@ -192,7 +191,10 @@ def shopper_hash(user_ids: pa.Array, seed: int) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):
         state = np.full(len(texts), 0xCBF29CE484222325 ^ (seed & 0xFFFFFFFF), np.uint64)
         for place in range(points.shape[1]):  # over the letters of an id, not over the ids
-            state = (state ^ points[:, place]) * np.uint64(0x100000001B3)
+            letters = points[:, place]
+            mixed = (state ^ letters) * np.uint64(0x100000001B3)
+            # 0 is what fills up the shorter ids: an id's hash must not depend on the others.
+            state = np.where(letters == 0, state, mixed)
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(state ^ (state >> np.uint64(31)))

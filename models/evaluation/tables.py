@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import BadInputError
 from models.base import IntArray
 from models.evaluation.beyond import (
     calibration_at_k,
@@ -131,11 +132,8 @@ def compare_table(
     without a target are not asked. Every mean of a ranking metric is over shoppers, of each
     shopper's mean over the own queries; `found` are targets among the candidates, (Q,).
     """
-    targets = queries.targets
-    if name == NEW_ITEMS_ONLY:
-        targets = targets.without(queries.inputs.histories.items)
-    asked = np.flatnonzero(np.diff(targets.offsets) > 0)
-    queries, targets = queries[asked], targets[asked]
+    asked, targets = _asked_on(name, queries)
+    queries = queries[asked]
     lists = {system: items[asked] for system, items in lists.items()}
     grades = {system: targets.grades_of(items) for system, items in lists.items()}
     scored = {
@@ -171,6 +169,29 @@ def compare_table(
         samples=config.bootstrap_samples,
         seed=config.seed,
     )
+
+
+def _asked_on(name: str, queries: QuerySet) -> tuple[NDArray[np.int64], Targets]:
+    """Return the queries that have a target on a table, and these targets."""
+    targets = queries.targets
+    if name == NEW_ITEMS_ONLY:
+        targets = targets.without(queries.inputs.histories.items)
+    asked = np.flatnonzero(np.diff(targets.offsets) > 0)
+    return asked, targets[asked]
+
+
+def judged_queries(name: str, queries: QuerySet) -> NDArray[np.int64]:
+    """Return the queries that count on a table, those that have a target there.
+
+    Raises:
+        BadInputError: none has.
+    """
+    asked, _ = _asked_on(name, queries)
+    if not len(asked):
+        raise BadInputError(
+            f"no test query has a target on the table '{name}'; widen training.test_days"
+        )
+    return asked
 
 
 def ranking_metrics(grades: GradeArray, targets: Targets, k: int) -> dict[str, Vector]:

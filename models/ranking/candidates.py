@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import PAD, Candidates, FloatArray, Histories, IntArray, Retriever
-from models.ranking.keys import PairSet, row_starts
+from models.ranking.candidate_loops import united
 from models.ranking.pair_features import OwnItems
-from models.retrieval.block_scores import BlockScores, HistoryBlock
+from models.ranking.sum_loops import CompiledBlock
+from models.retrieval.block_scores import BlockScores
 from models.retrieval.topk import top_k_of
 
 HISTORY: Final = "history"
@@ -46,7 +47,7 @@ class ScoredBlock:
         self._histories = histories
         self._available = available
         self._n_items = n_items
-        self._block = HistoryBlock(histories)
+        self._block = CompiledBlock(histories)
         self._opened: dict[str, BlockScores | None] = {}
         self._lists: dict[tuple[int, int], _Listed] = {}
         self._keys: list[tuple[IntArray | None, NDArray[np.bool_] | None]] = []
@@ -161,7 +162,6 @@ def propose(
     own: OwnItems,
     *,
     n_own: int,
-    n_rows: int,
 ) -> Proposals:
     """Collect each retriever's `top` n, and the `n_own` most recent own items of each shopper (0:
     none).
@@ -172,73 +172,26 @@ def propose(
     for name in retrievers:
         items, scores = top(name, n)
         lists.append(np.where(scores == 0, np.int32(PAD), items))
-    lists.append(_recent_own(own, n_rows, n_own))
+    lists.append(own.recent(n_own))
     return Proposals((*retrievers, HISTORY), tuple(lists))
 
 
-def _recent_own(own: OwnItems, n_rows: int, n: int) -> IntArray:
-    """Return (B, <= n) own items, the most recently touched first, equal moments by item_index."""
-    # Only what speaks for an item: one that was merely hidden, disliked or sent back is not
-    # proposed.
-    liked = own.score > 0
-    rows, items = own.pairs.rows[liked], own.pairs.values[liked]
-    order = np.lexsort((items, own.days_since_seen[liked], rows))
-    rows, items = rows[order], items[order]
-    places = np.arange(len(rows)) - row_starts(rows, n_rows)[rows]
-    width = min(n, int(places.max(initial=-1)) + 1)
-    recent = np.full((n_rows, width), PAD, np.int32)
-    kept = places < width
-    recent[rows[kept], places[kept]] = items[kept]
-    return recent
-
-
 def unite(
-    proposals: Proposals, *, limit: int, n_items: int, banned: NDArray[np.bool_] | None
+    proposals: Proposals, *, limit: int, allowed: NDArray[np.bool_] | None
 ) -> tuple[IntArray, NDArray[np.bool_]]:
     """Merge proposals into (B, C) distinct items, ascending within a row, PAD on the right, and
     their sources.
 
     Where a row has more than `limit` items, those stay that stand highest in any source's list
-    (ties by smaller item_index). `banned` (B, I) or (1, I) bool marks items that must not come
-    through. sources is (B, C, S).
+    (ties by smaller item_index). `allowed` (B, I) or (1, I) marks the items that may come through,
+    None all. sources is (B, C, S).
     """
-    items = np.concatenate(proposals.items, axis=1)
-    widths = [part.shape[1] for part in proposals.items]
-    source_of = np.repeat(np.arange(len(widths)), widths)
-    position_of = np.concatenate([np.arange(width) for width in widths])
-    allowed = items != PAD
-    if banned is not None:
-        rows_of = np.arange(len(items))[:, None] if len(banned) > 1 else 0
-        allowed &= ~banned[rows_of, np.maximum(items, 0)]
-    rows, places = np.nonzero(allowed)
-    pairs = PairSet.of(rows, items[rows, places], n_items)
-    best = np.full(len(pairs.keys), np.iinfo(np.int64).max)
-    np.minimum.at(best, pairs.inverse, position_of[places])
-    column = _columns(pairs, best, len(items), limit)
-    width = int(column.max(initial=-1)) + 1
-    merged = np.full((len(items), width), PAD, np.int32)
-    kept = column >= 0
-    merged[pairs.rows[kept], column[kept]] = pairs.values[kept]
-    sources = np.zeros((len(items), width, len(widths)), bool)
-    entry = column[pairs.inverse]
-    there = entry >= 0
-    sources[rows[there], entry[there], source_of[places[there]]] = True
-    return merged, sources
+    widths = np.array([part.shape[1] for part in proposals.items])
+    marks = _NO_MARKS if allowed is None else np.ascontiguousarray(allowed)
+    return united(np.concatenate(proposals.items, axis=1), widths, limit, marks)
 
 
-def _columns(pairs: PairSet, best: NDArray[np.int64], n_rows: int, limit: int) -> NDArray[np.int64]:
-    """Return the column of each pair in its row (ascending items), -1 for pairs beyond the
-    limit.
-    """
-    rows = pairs.rows
-    starts = row_starts(rows, n_rows)
-    keep = np.ones(len(rows), bool)
-    if len(rows) and int(np.diff(starts).max()) > limit:
-        order = np.lexsort((best, rows))  # stable: equal positions stay in item order
-        keep[order] = np.arange(len(rows)) - starts[rows[order]] < limit
-    before = np.cumsum(keep) - keep  # kept pairs before this one
-    first = np.concatenate((before, [int(keep.sum())]))[starts[:-1]]
-    return np.where(keep, before - first[rows], -1)
+_NO_MARKS: Final = np.zeros((0, 0), bool)
 
 
 def score_candidates(

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy import sparse, special
 
 from contracts.events import EVENT_TYPES, PURCHASE, RETURN
+from contracts.state import MICROS_PER_DAY
 from models.artifacts import load_arrays, load_json, save_arrays, save_json
 from models.base import PAD, FloatArray, IntArray, TrainingData
-from models.retrieval.matrices import US_PER_DAY, basket_numbers, useful_events
+from models.retrieval.matrices import basket_numbers, useful_events
 
 MOMENT: Final = "moment"
 """A basket is what one shopper bought at one moment."""
@@ -249,7 +250,7 @@ def _baskets(
         sizes = np.bincount(distinct // n_items)
         if sizes[sizes > 1].sum() >= LEAST_SHARED * len(distinct):
             return numbers, MOMENT
-    return basket_numbers(users, times // US_PER_DAY), DAY
+    return basket_numbers(users, times // MICROS_PER_DAY), DAY
 
 
 def _matrix(

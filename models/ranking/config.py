@@ -3,13 +3,14 @@
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
 from contracts.errors import SettingsError
 from contracts.events import AGAINST_WEIGHTS, EVENT_CODES, EVENT_TYPES, EVENT_WEIGHTS
 from models.base import FloatArray
+from models.device import DeviceName
 
 REPEATS_ALLOWED: Final = "repeats_allowed"
 NEW_ITEMS_ONLY: Final = "new_items_only"
@@ -90,6 +91,9 @@ class RecipeConfig:
     wait for each other cost more than they bring). A request is always scored by one."""
     block_queries: int = 256
     """Queries that go through retrieval and the ranker frame at a time: bounds memory."""
+    device: DeviceName = "auto"
+    """Where models are fitted: `auto` (a GPU where there is one), `cpu` or `cuda`. A retriever with
+    a `device` of its own other than `auto` takes that. Scoring is always on the CPU."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use, naming the setting.
@@ -99,6 +103,7 @@ class RecipeConfig:
         """
         _check_choice("fusion", self.fusion, FUSIONS)
         _check_choice("primary_table", self.primary_table, TABLES)
+        _check_choice("device", self.device, get_args(DeviceName))
         for name in self.event_weights:
             _check_choice("event_weights", name, EVENT_TYPES)
         for name in _AT_LEAST_ONE:

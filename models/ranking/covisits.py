@@ -1,6 +1,7 @@
 """Which items go together: a small table of what the same shoppers took, for the second stage."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -9,13 +10,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from models.artifacts import load_csr, save_csr
-from models.base import PAD, FloatArray, Histories, IntArray, TrainingData
-from models.ranking.item_groups import gather
-from models.ranking.keys import PairSet
+from models.base import FloatArray, IntArray, TrainingData
 from models.retrieval.matrices import event_decay, pruned_product, strongest, useful_events
 
 N_NEIGHBOURS: Final = 50
-LAST_ITEMS: Final = 5
 SHRINK: Final = 5.0
 HALF_LIFE_DAYS: Final = 90.0
 ITEMS_PER_SHOPPER: Final = 100
@@ -64,24 +62,10 @@ class CoVisits:
         parts = (self.table.data, self.table.indices, indptr)
         return CoVisits(sparse.csr_array(parts, shape=(n_items, n_items), copy=False))
 
-    def features(self, items: IntArray, histories: Histories) -> tuple[FloatArray, FloatArray]:
-        """Return max and sum over each history's last distinct items, (B, C) each; 0 for none."""
-        last = _last_distinct(histories.items[:, -LAST_ITEMS:])
-        rows, places = np.nonzero(last != PAD)
-        sources = last[rows, places]
-        starts = self.table.indptr[sources].astype(np.int64)
-        lengths = self.table.indptr[sources + 1] - starts
-        owner = np.repeat(rows, lengths)
-        first = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        entries = first + np.arange(len(owner))
-        values = self.table.data[entries]
-        pairs = PairSet.of(owner, self.table.indices[entries], max(self.table.shape[1], 1))
-        size = len(pairs.keys)
-        best = np.zeros(size, np.float32)
-        np.maximum.at(best, pairs.inverse, values)
-        total = np.bincount(pairs.inverse, weights=values, minlength=size)
-        found = pairs.find(items)
-        return gather(best, found, 0.0), gather(total, found, 0.0)
+    @cached_property
+    def rows(self) -> tuple[NDArray[np.int64], IntArray, FloatArray]:
+        """The table's row starts (I + 1,), neighbours and values, as pair features read them."""
+        return self.table.indptr.astype(np.int64), self.table.indices, self.table.data
 
     def save(self, folder: Path) -> None:
         """Write the table below `folder`."""
@@ -91,10 +75,3 @@ class CoVisits:
     def load(cls, folder: Path) -> "CoVisits":
         """Read what `save` wrote, mapped."""
         return cls(load_csr(folder, _TABLE, mmap=True))
-
-
-def _last_distinct(last: IntArray) -> IntArray:
-    """Blank the (B, n) items that come again later in their row."""
-    later = np.triu(np.ones((last.shape[1],) * 2, bool), k=1)
-    again: NDArray[np.bool_] = (last[:, :, None] == last[:, None, :]) & later
-    return np.where(again.any(axis=2), np.int32(PAD), last)

@@ -111,13 +111,15 @@ class FirstStage:
     ) -> "Question":
         """Open a question about one block of queries.
 
-        `exclude` (B, E), padded with PAD, everything that is not `available` (I,), and what a
-        shopper disliked or hid and did not come back to are left out of all answers;
-        `new_items_only` leaves out what is in each shopper's history as well.
+        `exclude` (B, E), padded with PAD, everything that is not `available` (I,), items that came
+        after a query's moment (`inputs.births`), and what a shopper disliked or hid and did not
+        come back to are left out of all answers; `new_items_only` leaves out what is in each
+        shopper's history as well.
         """
-        if (refused := unwanted(inputs.histories)) is not None:
-            parts = (refused,) if exclude is None else (exclude, refused)
-            exclude = np.concatenate(parts, axis=1)
+        # Rows of items, not marks of a block: a query's list is the same in any block.
+        for more in (inputs.unborn(), unwanted(inputs.histories)):
+            if more is not None:
+                exclude = more if exclude is None else np.concatenate((exclude, more), axis=1)
         retrieved = newest(inputs.histories, self.config.history_length)
         question = Question(
             stage=self,
@@ -199,15 +201,13 @@ class Question:
             max(config.candidates_per_retriever, at_least),
             self.own,
             n_own=0 if self.new_items_only else config.history_candidates,
-            n_rows=len(self.inputs),
         )
         if kept_for is not None and n_kept:
             proposals = self._with_kept(proposals, kept_for, n_kept)
         items, sources = unite(
             proposals,
             limit=max(limit, at_least),
-            n_items=len(self.stage.catalogue),
-            banned=self._banned(),
+            allowed=self._allowed(),
         )
         return score_candidates(self.block, names, self.own, items, sources)
 
@@ -267,13 +267,11 @@ class Question:
             held = self._tops[name] = self.block.top(name, longest, self.exclude)
         return held[0][:, :k], held[1][:, :k]
 
-    def _banned(self) -> NDArray[np.bool_] | None:
-        """Return (B, I) or (1, I) marks of what must not be answered, None where nothing is ruled
-        out.
-        """
+    def _allowed(self) -> NDArray[np.bool_] | None:
+        """Return (B, I) or (1, I) marks of what may be answered, None where all may."""
         if self.exclude is None and self.available is None:
             return None
-        return ~self.block.allowed(self.exclude)
+        return self.block.allowed(self.exclude)
 
 
 def _first_of_each(items: IntArray) -> NDArray[np.bool_]:

@@ -161,7 +161,14 @@ def _block_rows(
     targets = primary_targets(stage, queries)
     grades = targets.grades_of(found.items)
     if rng is not None:
-        rows = sampled_rows(frame, grades, first, negatives=config.negatives_per_query, rng=rng)
+        rows = sampled_rows(
+            frame,
+            grades,
+            first,
+            negatives=config.negatives_per_query,
+            width=max(config.max_candidates, config.k),
+            rng=rng,
+        )
         return rows, {}
     lists: dict[str, IntArray] = {
         name: question.base_list(name, config.k)[0] for name in stage.names

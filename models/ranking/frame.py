@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import PAD, Candidates, FloatArray, IntArray
+from models.ranking.candidate_loops import agreement_loop, base_loop
 from models.ranking.covisits import CoVisits
 from models.ranking.inputs import QueryInputs
 from models.ranking.item_groups import ItemGroups
@@ -24,7 +25,6 @@ PRICE: Final = "price"
 ITEM_PREFIX: Final = "item__"
 N_CANDIDATES: Final = "n_candidates"
 AGREEMENT: Final = ("n_sources", "reciprocal_ranks", "best_rank", N_CANDIDATES)
-_RANK_OFFSET: Final = np.float32(60.0)  # of reciprocal rank fusion (Cormack et al. 2009)
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,13 @@ def base_frame(candidates: Candidates) -> Frame:
     scores share the better rank): ranks alone lose 7 % (measured), raw alone moves when a model is
     refitted. What the sources agree on follows.
     """
-    items, scores = candidates.items, candidates.scores
-    filled, placed = items != PAD, ranks(scores)
-    parts = (
-        np.where(filled[..., None], scores, np.float32(np.nan)),
-        z_scores(scores, filled),
-        placed,
-        agreement(scores, placed, filled, candidates.sources.sum(axis=-1)),
-    )
-    values: FloatArray = np.concatenate(parts, axis=-1, dtype=np.float32)
+    items, scores = candidates.items, np.ascontiguousarray(candidates.scores)
+    n_sources = scores.shape[-1]
+    filled = items != PAD
+    values = np.empty((*items.shape, 3 * n_sources + len(AGREEMENT)), np.float32)
+    base_loop(values, scores, filled, _best_first(scores))
+    placed = np.ascontiguousarray(values[..., 2 * n_sources : 3 * n_sources])
+    _agree(values[..., 3 * n_sources :], scores, placed, filled, candidates.sources.sum(axis=-1))
     return Frame(values, items, base_names(tuple(candidates.retrievers)))
 
 
@@ -124,15 +122,21 @@ def agreement(
     best_rank         the best of those ranks; n_candidates where no source knows it
     n_candidates      of the query: how much a rank says
     """
-    known = (scores != 0) & filled[..., None]
-    count = filled.sum(axis=1, dtype=np.float32)[:, None]
-    votes = np.where(known, 1.0 / (_RANK_OFFSET + placed), np.float32(0.0))
-    best = np.where(known, placed, count[..., None]).min(axis=-1)
-    total = np.zeros(best.shape, np.float32)
-    for place in range(votes.shape[-1]):  # over the sources, in one fixed order
-        total += votes[..., place]
-    columns = (n_sources, total, best, np.broadcast_to(count, best.shape))
-    return np.stack(columns, axis=-1).astype(np.float32)
+    values = np.empty((*scores.shape[:2], len(AGREEMENT)), np.float32)
+    _agree(values, scores, placed, filled, n_sources)
+    return values
+
+
+def _agree(
+    out: FloatArray,
+    scores: FloatArray,
+    placed: FloatArray,
+    filled: NDArray[np.bool_],
+    n_sources: NDArray[np.integer | np.floating],
+) -> None:
+    proposing = n_sources.astype(np.float32)
+    scores, placed = np.ascontiguousarray(scores), np.ascontiguousarray(placed)
+    agreement_loop(out, scores, placed, filled, proposing)
 
 
 def widen_frame(
@@ -158,7 +162,7 @@ def widen_frame(
         if PRICE in features.names
         else np.full(items.shape, np.nan, np.float32)
     )
-    values[..., n : n + n_pair] = pair_features(
+    pair_features(
         items,
         own,
         inputs.histories,
@@ -166,6 +170,7 @@ def widen_frame(
         prices,
         Shopper(inputs.user[:, PRICE_LEVEL], inputs.user[:, PRICE_SPREAD]),
         covisits,
+        out=values[..., n : n + n_pair],
     )
     values[..., n + n_pair : n + n_pair + n_user] = inputs.user[:, None, :]
     values[..., n + n_pair + n_user :] = as_of
@@ -174,29 +179,25 @@ def widen_frame(
 
 def z_scores(scores: FloatArray, filled: NDArray[np.bool_]) -> FloatArray:
     """Standardise (B, C, S) scores over the filled places of each query; 0 where all are equal."""
-    mask = filled[..., None]
-    count = np.maximum(mask.sum(axis=1, keepdims=True), 1)
-    known = np.where(mask, scores, 0.0).astype(np.float64)
-    mean = known.sum(axis=1, keepdims=True) / count
-    centred = np.where(mask, known - mean, 0.0)
-    spread = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
-    # Equal scores leave rounding dust in the spread; it must not be blown up to a z of 1.
-    flat = spread <= 1e-7 * np.maximum(np.abs(mean), 1e-6)
-    return np.where(flat, 0.0, centred / np.where(flat, 1.0, spread)).astype(np.float32)
+    return _of_scores(scores, filled, 1)
 
 
 def ranks(scores: FloatArray) -> FloatArray:
     """Return for (B, C, S) scores how many of the query's candidates each source scores strictly
     higher.
     """
-    by_source = np.ascontiguousarray(-scores.transpose(0, 2, 1))  # (B, C, S) -> (B, S, C)
-    order = np.argsort(by_source, axis=-1)
-    ascending = np.take_along_axis(by_source, order, axis=-1)
-    starts = np.zeros(order.shape, np.int32)  # place of the first equal score
-    if order.shape[-1] > 1:
-        new = ascending[..., 1:] != ascending[..., :-1]
-        starts[..., 1:] = np.where(new, np.arange(1, order.shape[-1], dtype=np.int32), 0)
-        np.maximum.accumulate(starts, axis=-1, out=starts)
-    ranked = np.empty(order.shape, np.float32)
-    np.put_along_axis(ranked, order, starts.astype(np.float32), axis=-1)
-    return ranked.transpose(0, 2, 1)
+    return _of_scores(scores, np.ones(scores.shape[:2], bool), 2)
+
+
+def _of_scores(scores: FloatArray, filled: NDArray[np.bool_], part: int) -> FloatArray:
+    n_sources = scores.shape[-1]
+    values = np.empty((*scores.shape[:2], 3 * n_sources), np.float32)
+    scores = np.ascontiguousarray(scores)
+    base_loop(values, scores, filled, _best_first(scores))
+    return values[..., part * n_sources : (part + 1) * n_sources]
+
+
+def _best_first(scores: FloatArray) -> NDArray[np.int64]:
+    """Return (B, S, C) places of (B, C, S) scores, from the best down."""
+    by_source = np.ascontiguousarray(-scores.transpose(0, 2, 1))
+    return np.argsort(by_source, axis=-1)

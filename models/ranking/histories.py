@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from contracts import columns as c
 from contracts.errors import BadInputError
-from contracts.state import MICROS_PER_DAY, UserState
+from contracts.state import UserState
 from models.base import PAD, FloatArray, Histories, IntArray
+from models.ranking.user_loops import pad_histories
 
 LongArray = NDArray[np.int64]
 _NEVER = np.iinfo(np.int64).max
@@ -124,34 +125,20 @@ def padded_histories(states: States, times_us: LongArray, length: int) -> Histor
     no hole.
     """
     n_queries = len(states)
-    rows = np.repeat(np.arange(n_queries), np.diff(states.offsets))
-    keep = np.flatnonzero((states.items != PAD) & (states.times < times_us[rows]))
-    rows = rows[keep]
-    ends = np.cumsum(np.bincount(rows, minlength=n_queries))
-    places = length - (ends[rows] - np.arange(len(rows)))  # the newest lands on length - 1
-    newest = places >= 0
-    keep, rows, places = keep[newest], rows[newest], places[newest]
     items = np.full((n_queries, length), PAD, np.int32)
     types = np.zeros((n_queries, length), np.int8)
     ages = np.zeros((n_queries, length), np.float32)
-    items[rows, places] = states.items[keep]
-    types[rows, places] = states.types[keep]
-    ages[rows, places] = (times_us[rows] - states.times[keep]) / MICROS_PER_DAY
+    pad_histories(
+        items,
+        types,
+        ages,
+        np.ascontiguousarray(times_us, np.int64),
+        states.items,
+        states.types,
+        states.times,
+        states.offsets,
+    )
     return Histories(items, types, ages)
-
-
-def histories_from_states(
-    states: pa.Table, times_us: LongArray, index: ItemLookup, length: int
-) -> Histories:
-    """Return (B, length) histories of a table of states, each as of its query's time (strictly
-    before).
-    """
-    return padded_histories(states_from_table(states, index), times_us, length)
-
-
-def history_from_state(state: UserState, now_us: int, index: ItemLookup, length: int) -> Histories:
-    """Return the (1, length) history of one state; equal to its row of `histories_from_states`."""
-    return padded_histories(states_from_one(state, index), np.asarray([now_us]), length)
 
 
 def newest(histories: Histories, length: int) -> Histories:

@@ -13,6 +13,7 @@ from contracts import columns as c
 from contracts.errors import BadInputError
 from contracts.state import MICROS_PER_DAY, STATE_EVENTS, UserState
 from models.base import PAD, FloatArray, Histories, IntArray
+from models.ranking.births import Births
 from models.ranking.histories import (
     ItemLookup,
     LongArray,
@@ -61,6 +62,7 @@ class QueryInputs:
 
     histories  (B, STATE_EVENTS), strictly before now; retrievers get its newest places
     user       (B, len(USER_FEATURES)) float32          now_us  (B,) int64
+    births     which items came after queries of the past; None: all were there (a live request)
     """
 
     histories: Histories
@@ -68,6 +70,7 @@ class QueryInputs:
     now_us: LongArray
     item_features: ItemFeatures
     day_rows: NDArray[np.int64] = field(repr=False)
+    births: Births | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.now_us)
@@ -80,6 +83,10 @@ class QueryInputs:
             now_us=self.now_us[rows],
             day_rows=self.day_rows[rows],
         )
+
+    def unborn(self) -> IntArray | None:
+        """Return (B, E) items that came after each query, PAD elsewhere; None: no item did."""
+        return None if self.births is None else self.births.after(self.now_us)
 
     @property
     def returning(self) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ each.
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +31,14 @@ class Labels:
     @classmethod
     def of(cls, labels: tuple[tuple[str, ...], ...]) -> "Labels":
         """Number the distinct labels; empty ones, and those an item has twice, are left out."""
-        carried = [sorted({text for text in texts if text}) for texts in labels]
-        names, codes = np.unique(
-            np.array([text for texts in carried for text in texts], np.str_), return_inverse=True
-        )
+        names = sorted(set(chain.from_iterable(labels)) - {""})
+        codes = {name: code for code, name in enumerate(names)}
+        # Many items carry the same. Codes are in the order of the names, so they sort like them.
+        of = {texts: sorted({codes[text] for text in texts if text}) for texts in set(labels)}
+        carried = [of[texts] for texts in labels]
         offsets = np.cumsum([0, *map(len, carried)], dtype=np.int64)
-        return cls(tuple(names.tolist()), offsets, codes.astype(np.int32))
+        flat = np.fromiter(chain.from_iterable(carried), np.int32, count=offsets[-1])
+        return cls(tuple(names), offsets, flat)
 
     @cached_property
     def single(self) -> IntArray:
@@ -69,10 +72,10 @@ class ItemGroups:
     @classmethod
     def of(cls, catalogue: Catalogue) -> "ItemGroups":
         """Number the distinct texts."""
-        tops = tuple((path.partition(">")[0].strip(),) for path in catalogue.categories)
+        tops = {path: (path.partition(">")[0].strip(),) for path in set(catalogue.categories)}
         return cls(
             category=Labels.of(tuple((path,) for path in catalogue.categories)),
-            top_category=Labels.of(tops),
+            top_category=Labels.of(tuple(tops[path] for path in catalogue.categories)),
             brand=Labels.of(tuple((name,) for name in catalogue.brands)),
             tags=Labels.of(catalogue.tags),
         )

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from contracts import columns as c
 from models.base import FloatArray, IntArray
+from models.categories import category_levels
+from models.columns import as_one
 from models.ranking.diversity import word_vectors
 from models.ranking.variants import variant_codes
-from models.search.filters import category_levels
 
 
 class ItemTraits:
@@ -25,8 +26,7 @@ class ItemTraits:
     def __init__(self, texts: pa.Table) -> None:
         """`texts` holds item by item title, category and brand; null is taken for ""."""
         self._titles, self._paths, self._brands = (
-            pc.fill_null(pc.cast(_flat(texts[name]), pa.string()), "")
-            for name in (c.TITLE, c.CATEGORY, c.BRAND)
+            _filled(texts[name]) for name in (c.TITLE, c.CATEGORY, c.BRAND)
         )
         self._by_level: dict[int, IntArray] = {}
 
@@ -97,5 +97,7 @@ class ItemTraits:
         return np.asarray(words.indices, np.int32), np.asarray(split.offsets, np.int64)
 
 
-def _flat(column: Any) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+def _filled(column: pa.ChunkedArray) -> pa.Array:
+    if not pa.types.is_large_string(column.type):
+        column = pc.cast(column, pa.string())
+    return pc.fill_null(as_one(column), "")

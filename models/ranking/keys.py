@@ -56,8 +56,3 @@ class PairSet:
         wanted = pair_keys(rows, values, self.size)
         places = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.where((self.keys[places] == wanted) & (values >= 0), places, PAD)
-
-
-def row_starts(rows: NDArray[np.int64], n_rows: int) -> NDArray[np.int64]:
-    """Return (n_rows + 1,) offsets of ascending `rows`."""
-    return np.searchsorted(rows, np.arange(n_rows + 1))

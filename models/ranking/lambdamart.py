@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
-import xgboost as xgb
 
 from contracts import atomic
 from contracts.errors import BadInputError, CorruptError, NotFoundError
@@ -13,12 +12,19 @@ from models.artifacts import save_json
 from models.base import FloatArray
 from models.ranking.blend import META, load_meta
 from models.ranking.config import RecipeConfig
+from models.ranking.forest import Forest
 from models.ranking.frame import ITEM_PREFIX, Frame, Widen
 from models.ranking.training_rows import RankRows
+from models.ranking.without_sklearn import without_sklearn
+
+with without_sklearn():
+    import xgboost as xgb
 
 _TREES: Final = "lambdamart.ubj"
 _MAX_BIN: Final = 64
 _HELD_NEGATIVES: Final = 60
+_FEW: Final = 2_000
+"""Rows up to which our own walk through the trees is faster than XGBoost's threads."""
 
 
 class LambdaMART:
@@ -36,6 +42,7 @@ class LambdaMART:
         self._names = names
         self.n_rounds = booster.num_boosted_rounds()
         self._booster.set_param({"nthread": threads})
+        self._forest = Forest.of(booster, self.n_rounds)
 
     @classmethod
     def fit(
@@ -123,8 +130,8 @@ class LambdaMART:
         return found
 
     def _predict(self, values: FloatArray) -> FloatArray:
-        if len(values) == 0:
-            return np.empty(0, np.float32)
+        if len(values) <= _FEW:
+            return self._forest.score(values)
         scores: FloatArray = self._booster.inplace_predict(
             values, iteration_range=(0, self.n_rounds), validate_features=False
         )

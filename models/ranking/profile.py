@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from contracts.state import STATE_EVENTS, UserState
-from models.base import Catalogue
+from models.base import Catalogue, FloatArray
 from models.data import ItemIndex
-from models.ranking.config import RecipeConfig
 from models.ranking.histories import padded_histories, states_from_one
 from models.ranking.item_groups import ItemGroups
 from models.ranking.pair_features import OwnItems
@@ -46,16 +45,21 @@ class ShopperProfile:
 
 
 def profile_of(
-    state: UserState, now_us: int, catalogue: Catalogue, *, top: int = 5
+    state: UserState,
+    now_us: int,
+    catalogue: Catalogue,
+    *,
+    weights: FloatArray,
+    top: int = 5,
 ) -> ShopperProfile:
-    """Derive the profile of a state, at most `top` names of each kind; ties by name."""
+    """Derive the profile of a state, at most `top` names of each kind; ties by name. `weights` are
+    those of the recipe, by event code.
+    """
     index, now = ItemIndex.of(catalogue), np.asarray([now_us], np.int64)
     states = states_from_one(state, index)
     values = user_features(states, now)[0].tolist()
     names = (name.removeprefix(PREFIX) for name in USER_FEATURES)
-    own = OwnItems.of(
-        padded_histories(states, now, STATE_EVENTS), RecipeConfig().weights(), len(catalogue)
-    )
+    own = OwnItems.of(padded_histories(states, now, STATE_EVENTS), weights, len(catalogue))
     groups = ItemGroups.of(catalogue)
     categories, brands, tags = (
         own.affinities(labels).top(0, labels, top)

@@ -6,7 +6,6 @@ from typing import ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from contracts.errors import BadInputError
 from models.artifacts import save_json
@@ -40,6 +39,8 @@ class Stacking:
         Raises:
             BadInputError: no query has both a target and another candidate.
         """
+        from sklearn.linear_model import LogisticRegression
+
         labels = data.train.labels > 0
         if labels.all() or not labels.any():
             raise BadInputError("stacking: no training query has a target among its candidates")

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.base import PAD, Catalogue, FloatArray, Histories, IntArray
+from models.categories import category_levels
 from models.ranking.first_stage import POPULARITY, FirstStage
 from models.retrieval.topk import top_k
 
@@ -24,7 +25,6 @@ WEIGHTS: Final = {CATEGORY: 0.4, "content": 0.35, "co_view": 0.24, POPULARITY: 0
 """Shares in the score. The category's is the largest: what is of another kind stands in for
 nothing. Popularity only settles what is equal otherwise.
 """
-_SEPARATOR: Final = ">"
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,11 @@ class CategoryLevels:
     def of(cls, catalogue: Catalogue) -> "CategoryLevels":
         """Number the beginnings of the paths."""
         encoded = pc.dictionary_encode(pa.array(catalogue.categories, pa.string()))
-        numbers: dict[tuple[str, ...], int] = {}
-        rows = []
-        for path in encoded.dictionary.to_pylist():
-            levels = tuple(part.strip() for part in path.split(_SEPARATOR) if part.strip())
-            beginnings = (levels[: n + 1] for n in range(len(levels)))
-            rows.append([numbers.setdefault(start, len(numbers)) for start in beginnings])
+        numbers: dict[str, int] = {}
+        rows = [
+            [numbers.setdefault(start, len(numbers)) for start in category_levels(path)]
+            for path in encoded.dictionary.to_pylist()
+        ]
         depth = max(map(len, rows), default=0)
         codes = np.array([row + [PAD] * (depth - len(row)) for row in rows], np.int32)
         codes = codes.reshape(len(rows), depth)[np.asarray(encoded.indices)]

@@ -126,15 +126,22 @@ def all_rows(frame: Frame, grades: GradeArray, first_query: int) -> RankRows:
 
 
 def sampled_rows(
-    frame: Frame, grades: GradeArray, first_query: int, *, negatives: int, rng: np.random.Generator
+    frame: Frame,
+    grades: GradeArray,
+    first_query: int,
+    *,
+    negatives: int,
+    width: int,
+    rng: np.random.Generator,
 ) -> RankRows:
     """Flatten a block, keeping all targets and at most `negatives` others a query, drawn at random.
 
     A target that no retriever found is not in the frame and is not put in: serving would not see it
-    either.
+    either. `width` numbers are drawn a query, at least as many as any block has candidates: what is
+    drawn for a query does not depend on the block it is in.
     """
     mask = frame.mask
-    luck = rng.random(mask.shape)
+    luck = rng.random((len(mask), width))[:, : mask.shape[1]]
     luck[(grades > 0) | ~mask] = 2.0  # never drawn as negatives
     if mask.shape[1] > negatives:
         limit = np.partition(luck, negatives - 1, axis=1)[:, negatives - 1 : negatives]

@@ -262,13 +262,12 @@ def top_of(
     order = order[:, :k]
     if order.shape[1] == 0:
         return _empty(len(candidates.items), k, tuple(candidates.retrievers))
-    items = np.take_along_axis(candidates.items, order, axis=1)
-    places = order[..., None]
+    rows = np.arange(len(order))[:, None]
     ranked = Ranked(
-        items=items,
-        scores=np.take_along_axis(scores, order, axis=1),
-        sources=np.take_along_axis(candidates.sources, places, axis=1),
-        base_scores=np.take_along_axis(candidates.scores, places, axis=1),
+        items=candidates.items[rows, order],
+        scores=scores[rows, order],
+        sources=candidates.sources[rows, order],
+        base_scores=candidates.scores[rows, order],
         source_names=tuple(candidates.retrievers),
     )
     return _padded(ranked, k)

@@ -56,7 +56,9 @@ def variant_codes(titles: pa.Array, brands: pa.Array, categories: pa.Array) -> I
     if len(titles) == 0:
         return np.empty(0, np.int32)
     stems = title_stems(titles)
-    keys = pc.binary_join_element_wise(stems, brands, categories, "\x1f")
+    kind = stems.type  # `string`, or `large_string` where titles are long
+    joined = (stems, brands.cast(kind), categories.cast(kind), pa.scalar("\x1f", kind))
+    keys = pc.binary_join_element_wise(*joined)
     codes = np.asarray(pc.dictionary_encode(keys).indices, dtype=np.int32)
     alone = np.bincount(codes)[codes] < 2
     unnamed = np.asarray(pc.equal(stems, ""))

@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.feature_extraction import FeatureHasher
 
 from models.artifacts import load_arrays, load_csr, save_arrays, save_csr
 from models.base import Catalogue, FloatArray, Histories, TrainingData
@@ -106,6 +105,8 @@ class Attributes(DenseRetriever):
 
 def _hashed(catalogue: Catalogue) -> sparse.csr_array:
     """Return (I, buckets): which attributes an item has; each kind in its own third."""
+    from sklearn.feature_extraction import FeatureHasher
+
     size = _BUCKETS // len(KINDS) + 1
     hasher = FeatureHasher(size, input_type="string", alternate_sign=False, dtype=np.float32)
     tokens = attribute_tokens(catalogue)

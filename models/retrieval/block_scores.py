@@ -60,6 +60,21 @@ class HistoryBlock:
             self._profiles[key] = made
         return made
 
+    def sums(
+        self,
+        table: sparse.csr_array,
+        event_weights: FloatArray,
+        recency: Recency,
+        *,
+        n_items: int,
+        size: int,
+    ) -> BlockScores:
+        """Return what a model says that sums up rows of a sparse (n_items, n_items) table.
+
+        size  items of the catalogue, those that came after the fit too
+        """
+        return SparseScores(self.profiles(event_weights, recency, n_items), table, size)
+
 
 class DenseScores:
     """All (B, I) scores, laid out."""
@@ -85,10 +100,7 @@ class SparseScores:
     """
 
     def __init__(self, profiles: sparse.csr_array, table: sparse.csr_array, n_items: int) -> None:
-        one = profiles.shape[0] == 1
-        self._items, self._scores, self._dense = (_one_sum if one else _sums)(
-            profiles, table, n_items
-        )
+        self._items, self._scores, self._dense = _sums(profiles, table, n_items)
 
     def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
         """As BlockScores says; only items that score above 0 are in."""
@@ -117,6 +129,12 @@ class OrderedScores:
             if looked_at >= n_items or int(free.sum(axis=1).min(initial=k)) >= k:
                 break
             looked_at *= 8
+        if len(free) == 1:
+            listed = ranked[np.flatnonzero(free[0])[:k]]
+            items = np.full((1, k), PAD, np.int32)
+            items[0, : len(listed)] = listed
+            items = np.broadcast_to(items, (self._n_rows, k))
+            return items, self.score(items)
         free &= np.cumsum(free, axis=1) <= k
         rows, places = np.nonzero(free)
         columns = np.cumsum(free, axis=1)[rows, places] - 1
@@ -216,20 +234,3 @@ def _sums(profiles: sparse.csr_array, table: sparse.csr_array, n_items: int) -> 
     dense = np.zeros((len(items), n_items), np.float32)
     dense[np.repeat(np.arange(len(items)), lengths), found.indices] = found.data
     return items, scores, DenseScores(dense)
-
-
-def _one_sum(profile: sparse.csr_array, table: sparse.csr_array, n_items: int) -> Sums:
-    """Sum up the rows of a table for one profile, as `_sums` does, with fewer calls."""
-    starts = table.indptr[profile.indices].astype(np.int64)
-    lengths = table.indptr[profile.indices + 1] - starts
-    ends = np.cumsum(lengths)
-    size = int(ends[-1]) if len(ends) else 0
-    entries = np.repeat(starts - (ends - lengths), lengths) + np.arange(size)
-    items = table.indices[entries]
-    dense = np.zeros((1, n_items), np.float32)
-    np.add.at(dense[0], items, table.data[entries] * np.repeat(profile.data, lengths))
-    # Of the entries that name one item, one stays.
-    last = np.empty(n_items, np.int32)
-    last[items] = np.arange(size, dtype=np.int32)
-    items = items[last[items] == np.arange(size)][None, :]
-    return items, dense[0][items], DenseScores(dense)

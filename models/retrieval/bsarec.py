@@ -1,10 +1,14 @@
 """BSARec: SASRec beside a moving average, which keeps what attention would smooth away."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from models.base import FloatArray
 from models.retrieval.sasrec import SASRec, SASRecConfig
-from models.retrieval.sasrec_network import SASRecNetwork
+
+if TYPE_CHECKING:
+    from models.retrieval.sasrec_network import SASRecNetwork
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,12 @@ class BSARec(SASRec):
     config_class = BSARecConfig
     config: BSARecConfig
 
-    def _network(self, n_known: int) -> SASRecNetwork:
+    def _single(self, weights: Mapping[str, FloatArray]) -> None:
+        return None  # which numpy has no filters for
+
+    def _network(self, n_known: int) -> "SASRecNetwork":
+        from models.retrieval.sasrec_network import SASRecNetwork
+
         c = self.config
         return SASRecNetwork(
             n_known,

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from contracts.errors import SettingsError
 from contracts.events import EVENT_CODES, EVENT_TYPES
+from contracts.state import MICROS_PER_DAY
 from models.artifacts import load_arrays, save_arrays
 from models.base import FloatArray, Histories, TrainingData
 from models.retrieval.dense import DenseRetriever
-from models.retrieval.matrices import US_PER_DAY, useful_events
+from models.retrieval.matrices import useful_events
 from models.retrieval.weighting import standing
 
 
@@ -57,7 +58,7 @@ class BuyAgain(DenseRetriever):
 
     def _fit(self, data: TrainingData, seed: int) -> None:
         bought = useful_events(data, self._strength())
-        days = data.times[bought] / US_PER_DAY
+        days = data.times[bought] / MICROS_PER_DAY
         pairs, items, _, gaps, owners = _visits(
             data.users[bought], data.items[bought], days, self.config.least_gap_days
         )

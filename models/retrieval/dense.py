@@ -5,7 +5,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,14 @@ from contracts.errors import BadInputError, CorruptError, NotFittedError
 from models.artifacts import load_arrays, load_json, save_arrays, save_json
 from models.base import PAD, Catalogue, FloatArray, Histories, IntArray, TrainingData
 from models.config import load_config
+from models.device import DeviceName, choose_device
 from models.retrieval.block_scores import BlockScores, DenseScores, HistoryBlock
 from models.retrieval.item_search import LEAST_VECTORS
 from models.retrieval.topk import rows_per_block, top_k
 from models.training_run import TrainingRun
+
+if TYPE_CHECKING:
+    import torch
 
 _MODEL = "model"
 
@@ -36,7 +40,7 @@ class DenseRetriever(ABC):
     """Whether `save` writes rows of single shoppers: such a release is rewritten by an erase."""
 
     run: TrainingRun = TrainingRun()
-    """How `fit` is carried out: progress, checkpoints, when to stop; set before it."""
+    """How `fit` is carried out: where, progress, checkpoints, when to stop; set before it."""
     search_from: int = LEAST_VECTORS
     """Item vectors from which they are found through an inverted file; set before `fit`."""
     n_items: int
@@ -49,6 +53,12 @@ class DenseRetriever(ABC):
 
     def __init__(self, config: Any = None) -> None:
         self.config = self.config_class() if config is None else config
+
+    @property
+    def device(self) -> "torch.device":
+        """Where to fit: where all models are (`run`), unless the own options name another place."""
+        own: DeviceName = getattr(self.config, "device", "auto")
+        return choose_device(self.run.device if own == "auto" else own)
 
     @abstractmethod
     def _fit(self, data: TrainingData, seed: int) -> None:

@@ -11,7 +11,7 @@ from scipy import linalg, sparse
 from contracts.errors import SettingsError
 from models.artifacts import load_arrays, load_csr, save_arrays, save_csr
 from models.base import Catalogue, FloatArray, Histories, TrainingData
-from models.retrieval.block_scores import BlockScores, HistoryBlock, SparseScores
+from models.retrieval.block_scores import BlockScores, HistoryBlock
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.ease_sparse import solve_restricted
 from models.retrieval.matrices import user_items
@@ -20,6 +20,7 @@ from models.retrieval.weighting import Recency, profiles
 
 _LARGEST_SHARE, _MOST_ITEMS = 0.05, 1000
 """An attribute of a larger share of the items, or of more, says little and costs much."""
+_ROWS = 256  # of the product of the matrix with itself, made at a time
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class EASE(DenseRetriever):
     each attribute that at least two, and at most 5 % and 1,000, of the items have, a row of
     attribute_weight / sqrt(items), as if a shopper had taken all of them (Jeunen, Van Balen and
     Goethals 2020): items without events are found by their kind. Only items that occur in X are
-    solved for; the others score 0. float32 throughout. Time O(I^3 /
-    1.5), memory 4 I^2 bytes twice while fitting, once after, memory-mapped when loaded; a score
-    reads the rows of the history. Above `max_items` each item is solved over its `n_neighbours`
+    solved for; the others score 0. float32 throughout. Time O(I^3 / 1.5), memory 4 I^2 bytes (and
+    blocks of a fixed number of rows while fitting), memory-mapped when loaded; a score reads the
+    rows of the history. Above `max_items` each item is solved over its `n_neighbours`
     nearest alone, as in fsSLIM (Ning and Karypis 2011) with EASE's L2 loss: time O(I n^3), memory 8
     I n bytes (models/retrieval/ease_sparse.py).
     """
@@ -90,8 +91,8 @@ class EASE(DenseRetriever):
     def _block_scores(self, block: HistoryBlock) -> BlockScores:
         if isinstance(self._weights, np.ndarray):
             return super()._block_scores(block)
-        profile = block.profiles(self.event_weights, self.config.recency, self.n_items)
-        return SparseScores(profile, self._whole, self.size)
+        weights, recency = self.event_weights, self.config.recency
+        return block.sums(self._whole, weights, recency, n_items=self.n_items, size=self.size)
 
     @cached_property
     def _whole(self) -> sparse.csr_array:
@@ -135,10 +136,16 @@ def attribute_rows(catalogue: Catalogue, weight: float) -> sparse.csr_array:
 
 def _solve(matrix: sparse.csr_array, reg: float) -> FloatArray:
     """Return the (K, K) weights of a sparse (U, K) matrix, by Cholesky, in place if possible."""
-    # Symmetric, so the transposed view is the same matrix in the order LAPACK wants, uncopied.
-    gram = (matrix.T @ matrix).astype(np.float32).toarray().T
-    if not gram.size:
+    size = matrix.shape[1]
+    if not size:
         return np.zeros((0, 0), dtype=np.float32)
+    gram = np.empty((size, size), dtype=np.float32)
+    left = matrix.T.tocsr()
+    for start in range(0, size, _ROWS):  # as a whole, the sparse product would be the larger
+        rows = slice(start, start + _ROWS)
+        (left[rows] @ matrix).astype(np.float32).toarray(out=gram[rows])
+    # Symmetric, so the transposed view is the same matrix in the order LAPACK wants, uncopied.
+    gram = gram.T
     gram[np.diag_indices_from(gram)] += np.float32(reg)
     factor, failed = linalg.lapack.spotrf(gram, lower=1, clean=0, overwrite_a=1)
     if failed:

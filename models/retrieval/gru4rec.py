@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.retrieval.sequence import SequenceConfig, SequenceNetwork, SequenceRetriever
+from models.retrieval.sequence import SequenceConfig, SequenceRetriever
+from models.retrieval.sequence_network import SequenceNetwork
 
 
 @dataclass(frozen=True)

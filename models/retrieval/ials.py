@@ -1,21 +1,17 @@
 """iALS: matrix factorisation of weighted implicit feedback, by alternating least squares."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from torch import Tensor
 
 from models.artifacts import load_arrays, save_arrays
 from models.base import Catalogue, FloatArray, Histories, TrainingData
-from models.device import DeviceName, choose_device
+from models.device import DeviceName
 from models.retrieval.block_scores import BlockScores, DenseScores, HistoryBlock, VectorScores
 from models.retrieval.cold_start import ContentMap, event_counts
 from models.retrieval.dense import DenseRetriever
@@ -23,18 +19,17 @@ from models.retrieval.item_search import ItemSearch, built_search
 from models.retrieval.item_vectors import ItemVectors
 from models.retrieval.matrices import length_batches, user_items
 from models.retrieval.weighting import Recency
-from models.training import DivergedError, scoped
 from models.training_run import EpochDone
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _CELLS = 1 << 20
 """Floats (16 MiB) that a batch of gathered vectors, or of systems, may take."""
-_SHORT = 32
-"""Entries up to which a row's own system, entries x entries, is the smaller work."""
 _PLACED_TRUST = np.float32(0.3)
 """Confidence in the fold-in, of 1, of an item whose vector is a guess from its texts: in full, the
 guesses draw shoppers away from what they did take."""
-_CPU = torch.device("cpu")
-_TINY = 1e-20
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class IALSConfig:
     cold_start: bool = True
     """Items without events are placed by their texts, those that come after the training too."""
     device: DeviceName = "auto"
-    """Where to train; scoring is always on the CPU."""
+    """Where to train: `auto` as all do (training.device). Scoring is always on the CPU."""
     threads: int = 0
     """Threads of torch while training; 0 leaves torch's own. Other counts, other last bits."""
 
@@ -95,9 +90,14 @@ class IALS(DenseRetriever):
     _search: ItemSearch | None
 
     def _fit(self, data: TrainingData, seed: int) -> None:
+        # Whoever only serves a release loads no torch.
+        import torch
+
+        from models.training import scoped
+
         matrix = user_items(data, self.event_weights)
         matrix = matrix[np.flatnonzero(np.diff(matrix.indptr))]
-        device = choose_device(self.config.device)
+        device = self.device
         with scoped(seed, self.config.threads, device), torch.inference_mode():
             items = self._alternate(matrix, device)
         factors: FloatArray = items.cpu().numpy()
@@ -121,7 +121,11 @@ class IALS(DenseRetriever):
             self._factors = ItemVectors(self._factors.fitted, vectors)
             self._placed = np.concatenate((self._placed, placed))
 
-    def _alternate(self, matrix: sparse.csr_array, device: torch.device) -> Tensor:
+    def _alternate(self, matrix: sparse.csr_array, device: "torch.device") -> "Tensor":
+        import torch
+
+        from models.training import DivergedError
+
         c = self.config
         matrix.data = (matrix.data * np.float32(c.alpha)).astype(np.float32)
         by_item = sparse.csr_array(matrix.T.tocsr())
@@ -144,10 +148,12 @@ class IALS(DenseRetriever):
                 self.run.progress(EpochDone(self.name, epoch + 1, c.epochs, loss, None, left))
         return items
 
-    def _improve(self, matrix: sparse.csr_array, factors: Tensor, rows: Tensor) -> Tensor:
+    def _improve(self, matrix: sparse.csr_array, factors: "Tensor", rows: "Tensor") -> "Tensor":
+        from models.retrieval.ials_steps import improve_rows
+
         reg = self._reg(matrix, len(factors))
         c = self.config
-        return _improve_rows(matrix, factors, reg, c.unobserved_weight, rows, c.cg_steps)
+        return improve_rows(matrix, factors, reg, c.unobserved_weight, rows, c.cg_steps)
 
     def _reg(self, matrix: sparse.csr_array, others: int) -> NDArray[np.float32]:
         """Return (rows,) L2 weights: reg x (observed + w0 x others)^power."""
@@ -155,8 +161,10 @@ class IALS(DenseRetriever):
         weights: NDArray[np.float32] = self.config.reg * terms**self.config.reg_power
         return weights.astype(np.float32)
 
-    def _loss(self, matrix: sparse.csr_array, users: Tensor, items: Tensor) -> float:
+    def _loss(self, matrix: sparse.csr_array, users: "Tensor", items: "Tensor") -> float:
         """Return the mean squared error of the observed pairs."""
+        import torch
+
         total: float = 0.0
         step = max(1, _CELLS // self.config.embedding_size)
         owners = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
@@ -243,102 +251,3 @@ def _solve_rows(
         systems[:, np.arange(size), np.arange(size)] += reg[rows, None]
         solved[rows] = np.linalg.solve(systems, aim.transpose(0, 2, 1))[..., 0]
     return solved
-
-
-def _improve_rows(
-    matrix: sparse.csr_array,
-    factors: Tensor,
-    reg: NDArray[np.float32],
-    unobserved: float,
-    start: Tensor,
-    steps: int,
-) -> Tensor:
-    """Return (rows, D): what `_solve_rows` finds for short rows, and `steps` steps of conjugate
-    gradients from `start` towards it for long ones.
-
-    The D x D system of a row is never made. A row without entries is 0.
-    """
-    gram = unobserved * (factors.T @ factors)  # (D, D)
-    values, axes = torch.linalg.eigh(gram)
-    values, rotated = values.clamp(min=0), factors @ axes
-    improved = torch.zeros_like(start)
-    lengths = np.diff(matrix.indptr)
-    short = np.where(lengths <= _SHORT, lengths, 0)
-    batches = (_entries(matrix, part, factors) for part in (short, lengths - short))
-    for rows, columns, weights in chain.from_iterable(batches):
-        ridge = torch.from_numpy(reg[rows]).to(factors.device)[:, None]
-        at = torch.from_numpy(rows).to(factors.device)
-        if weights.shape[1] <= _SHORT:
-            vectors = _rows_of(rotated, columns)
-            improved[at] = _solved_short(vectors, weights, 1 / (values + ridge)) @ axes.T
-        else:
-            vectors = _rows_of(factors, columns)
-            improved[at] = _stepped(start[at], vectors, weights, gram, ridge, steps)
-    return improved
-
-
-def _solved_short(vectors: Tensor, weights: Tensor, inverse: Tensor) -> Tensor:
-    """Return (R, D) exact solutions by the W x W systems of rows with W < D entries.
-
-    (B + V'CV)^-1 V'Ct = B^-1 V'S (I + S V B^-1 V'S)^-1 S t for C = SS, where B is diagonal along
-    the axes that the (R, W, D) vectors are given in; `inverse` (R, D) is the diagonal of B^-1, and
-    t is 1, or 0 where the weight is below 0.
-    """
-    root = weights.abs().sqrt()
-    scaled = vectors * root[..., None]
-    spread = scaled * inverse[:, None]
-    systems = spread @ scaled.transpose(1, 2)  # (R, W, W)
-    systems.diagonal(dim1=1, dim2=2).add_(1)
-    factor = torch.linalg.cholesky(systems)
-    dual = torch.cholesky_solve((root * (weights > 0))[..., None], factor)  # (R, W, 1)
-    return (dual.transpose(1, 2) @ spread)[:, 0]
-
-
-def _stepped(
-    x: Tensor, vectors: Tensor, weights: Tensor, gram: Tensor, ridge: Tensor, steps: int
-) -> Tensor:
-    """Return (R, D): x after steps of conjugate gradients on each row's system.
-
-    A product with a system is two with the row's W vectors and one with the (D, D) of all.
-    """
-    sure = weights.abs()
-    residual = (weights.clamp(min=0)[:, None] @ vectors)[:, 0]
-    residual -= _applied(x, vectors, sure, gram, ridge)
-    direction, square = residual, (residual * residual).sum(1, keepdim=True)
-    for step in range(steps):
-        image = _applied(direction, vectors, sure, gram, ridge)
-        # Where the residual is 0 already, the step is 0 and not 0 / 0.
-        length = square / (direction * image).sum(1, keepdim=True).clamp(min=_TINY)
-        x = x + length * direction
-        if step + 1 < steps:
-            residual = residual - length * image
-            last, square = square, (residual * residual).sum(1, keepdim=True)
-            direction = residual + square / last.clamp(min=_TINY) * direction
-    return x
-
-
-def _applied(x: Tensor, vectors: Tensor, sure: Tensor, gram: Tensor, ridge: Tensor) -> Tensor:
-    """Return (R, D): each row's system times its x."""
-    dots = (vectors * x[:, None]).sum(2) * sure  # (R, W); faster than a product of batches
-    return x @ gram + ridge * x + (dots[:, None] @ vectors)[:, 0]
-
-
-def _entries(
-    matrix: sparse.csr_array, lengths: NDArray[np.integer], factors: Tensor
-) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
-    """Yield (R,) rows of like length, the (R, W) columns of their entries and the (R, W) values; 0
-    beyond a row's end. Rows whose length is given as 0 are left out.
-    """
-    device = factors.device
-    for rows, width in length_batches(lengths, factors.shape[1], _CELLS):
-        places = matrix.indptr[rows, None].astype(np.int64) + np.arange(width)  # (R, W)
-        inside = places < matrix.indptr[rows + 1, None]
-        places = np.where(inside, places, 0)
-        values = torch.from_numpy(np.where(inside, matrix.data[places], np.float32(0)))
-        columns = torch.from_numpy(matrix.indices[places])
-        yield rows, columns.to(device), values.to(device)
-
-
-def _rows_of(factors: Tensor, columns: Tensor) -> Tensor:
-    """Return the (R, W, D) vectors of (R, W) columns."""
-    return factors.index_select(0, columns.flatten()).view(*columns.shape, -1)

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from models.artifacts import load_arrays, save_arrays
 from models.base import Catalogue, FloatArray, Histories, IntArray, TrainingData
-from models.device import DeviceName, choose_device
+from models.device import DeviceName
 from models.retrieval.cold_start import ContentMap, event_counts
 from models.retrieval.item_vectors import ItemVectors
 from models.retrieval.matrices import basket_numbers, unit_rows, useful_events
 from models.retrieval.sequence_windows import LEAST_HELD
-from models.retrieval.trained import CPU, TrainedRetriever
+from models.retrieval.trained import TrainedRetriever
 from models.retrieval.weighting import Recency, profiles
-from models.training import scoped
+from models.training import CPU, scoped
 
 Events = tuple[IntArray, NDArray[np.int64], IntArray]
 """(N,) users, baskets and items (rows of the known ones), sorted by (user, basket)."""
@@ -62,7 +62,7 @@ class Item2VecConfig:
     cold_start: bool = True
     """Items without events are placed by their texts, those that come after the training too."""
     device: DeviceName = "auto"
-    """Where to train; scoring is always on the CPU."""
+    """Where to train: `auto` as all do (training.device). Scoring is always on the CPU."""
     threads: int = 0
     """Threads of torch while training; 0 leaves torch's own. Other counts, other last bits."""
 
@@ -103,7 +103,7 @@ class Item2Vec(TrainedRetriever):
         users, baskets = data.users[rows], basket_numbers(data.users[rows], data.times[rows])
         events = (users, baskets, items.astype(np.int32))
         rng = np.random.default_rng(seed)
-        device = choose_device(c.device)
+        device = self.device
         with scoped(seed, 0, CPU):
             network = _SkipGram(len(known), c.embedding_size)
         frequency = np.bincount(events[2], minlength=len(known))
@@ -147,7 +147,7 @@ class Item2Vec(TrainedRetriever):
         frequency: NDArray[np.int64],
         rng: np.random.Generator,
     ) -> list[Pairs]:
-        """Draw an epoch: frequent items are thinned, then pairs shuffled."""
+        """Draw an epoch: frequent items are thinned, then pairs drawn and shuffled."""
         users, baskets, items = events
         if self.config.subsample > 0 and len(items):
             share = frequency / frequency.sum()
@@ -191,26 +191,32 @@ def neighbours(
 ) -> Pairs:
     """Return shuffled pairs of different items, both ways, at most `window` baskets apart.
 
-    Events are sorted by (user, basket). Offsets are taken one after the other, the nearest first,
-    until a whole offset gives no pair; at most `most` pairs are drawn, evenly.
+    Events are sorted by (user, basket). Where there are more than `most`, about as many are drawn,
+    evenly. Only what is drawn is laid out: memory is O(events + most), though a basket of n items
+    has n^2 pairs.
     """
-    left, right = [], []
-    for offset in range(1, len(items)):
-        near = (users[offset:] == users[:-offset]) & (
-            baskets[offset:] - baskets[:-offset] <= window
-        )
-        first = np.flatnonzero(near)
-        if not len(first):
-            break
-        left.append(first)
-        right.append(first + offset)
-    if not left:
-        return np.empty(0, np.int32), np.empty(0, np.int32)
-    one, other = items[np.concatenate(left)], items[np.concatenate(right)]
-    differs = one != other
-    one, other = one[differs], other[differs]
-    chosen = rng.permutation(len(one) * 2)[:most]
-    return np.concatenate([one, other])[chosen], np.concatenate([other, one])[chosen]
+    last = np.searchsorted(users, users, side="right")  # where a shopper's events end
+    last = np.minimum(last, np.searchsorted(baskets, baskets + window, side="right"))
+    after = last - np.arange(len(items)) - 1  # later events in reach of each: its pairs
+    ends = np.cumsum(after)
+    total = 2 * int(ends[-1]) if len(ends) else 0
+    number = _spread(total, most, rng)  # of pairs, both ways
+    first = np.searchsorted(ends, number // 2, side="right")
+    second = first + 1 + number // 2 - (ends - after)[first]
+    turned = number % 2 == 1
+    one, other = items[np.where(turned, second, first)], items[np.where(turned, first, second)]
+    order = rng.permutation(np.flatnonzero(one != other))
+    return one[order], other[order]
+
+
+def _spread(total: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return numbers below `total`, ascending: all, or `most` of them, each as likely as any other
+    (one is drawn from each of `most` equal parts).
+    """
+    if total <= most:
+        return np.arange(total)
+    drawn = (np.arange(most) + rng.random(most)) * (total / most)
+    return np.minimum(drawn.astype(np.int64), total - 1)
 
 
 class _SkipGram(nn.Module):

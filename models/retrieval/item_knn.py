@@ -9,7 +9,7 @@ from scipy import sparse
 
 from models.artifacts import load_csr, save_csr
 from models.base import FloatArray, Histories, TrainingData
-from models.retrieval.block_scores import BlockScores, HistoryBlock, SparseScores
+from models.retrieval.block_scores import BlockScores, HistoryBlock
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.matrices import pruned_product, user_items
 from models.retrieval.weighting import Recency, profiles
@@ -61,8 +61,8 @@ class ItemKNN(DenseRetriever):
         return scores
 
     def _block_scores(self, block: HistoryBlock) -> BlockScores:
-        profile = block.profiles(self.event_weights, self.config.recency, self.n_items)
-        return SparseScores(profile, self._similar, self.size)
+        weights, recency = self.event_weights, self.config.recency
+        return block.sums(self._similar, weights, recency, n_items=self.n_items, size=self.size)
 
     def _save(self, folder: Path) -> None:
         save_csr(folder, "similar", self._similar)

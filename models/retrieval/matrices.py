@@ -6,16 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from contracts.state import MICROS_PER_DAY
 from models.base import FloatArray, IntArray, TrainingData
 
-US_PER_DAY = 86_400_000_000
 _CELLS = 1 << 23
 _LIKE_LENGTH = 1.2
 
 
 def event_decay(data: TrainingData, half_life_days: float) -> NDArray[np.float64]:
     """Return (N,) factors 2^(-age / half_life_days), ages at `data.now`."""
-    ages_days = (data.now - data.times) / US_PER_DAY
+    ages_days = (data.now - data.times) / MICROS_PER_DAY
     return np.exp2(-ages_days / half_life_days)
 
 

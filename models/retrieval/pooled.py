@@ -20,12 +20,12 @@ from contracts import atomic
 from contracts.errors import CorruptError
 from models.artifacts import load_arrays, save_arrays
 from models.base import PAD, Catalogue, FloatArray, Histories, IntArray, TrainingData
-from models.device import DeviceName, choose_device
+from models.device import DeviceName
 from models.retrieval.item_tower import ContentTower, ItemTower, content_vectors, hashed_tokens
 from models.retrieval.pooled_network import PooledHistory
 from models.retrieval.prefixes import HistoryRows, PrefixBatch, Prefixes, history_rows
-from models.retrieval.trained import CPU, TrainedRetriever
-from models.training import scoped
+from models.retrieval.trained import TrainedRetriever
+from models.training import CPU, scoped
 
 _ENCODE_ROWS = 512
 
@@ -69,7 +69,7 @@ class PooledConfig:
     target_weighting: Literal["event", "equal"] = "event"
     """Whether a target counts by the weight of its event's type, or every target the same."""
     device: DeviceName = "auto"
-    """Where to train; scoring is always on the CPU, so that what is measured is what is served."""
+    """Where to train: `auto` as all do (training.device). Scoring is always on the CPU."""
     threads: int = 0
     """Threads of torch while training; 0 leaves torch's own. Other counts, other last bits."""
 
@@ -208,7 +208,7 @@ class PooledRetriever(TrainedRetriever):
         prefixes = Prefixes(data, self.event_weights, c.max_length)
         frequency = np.bincount(prefixes.events.items, minlength=data.n_items)
         rng = np.random.default_rng(seed)
-        device = choose_device(c.device)
+        device = self.device
         tokens = hashed_tokens(data.catalogue, c.token_buckets)
         with scoped(seed, 0, CPU):
             network = self._network(tokens, frequency > 0)
@@ -261,6 +261,8 @@ class PooledRetriever(TrainedRetriever):
 
     def _extend(self, added: Catalogue) -> None:
         self._added = self.encode(added)
+        if not self._placed.any():  # a fit that learnt nothing: these have no vector either
+            self._added = np.zeros_like(self._added)
         self._placed = np.concatenate((self._placed, self._added.any(axis=1)))
 
     def users(self, histories: Histories) -> FloatArray:

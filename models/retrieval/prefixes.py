@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.state import MICROS_PER_DAY
 from models.base import PAD, FloatArray, Histories, IntArray, TrainingData
-from models.retrieval.matrices import US_PER_DAY, useful_events
+from models.retrieval.matrices import useful_events
 from models.retrieval.sequence_windows import LEAST_HELD, by_length, useful
 from models.retrieval.weighting import baskets_since, canonical, days_since_newest
 
@@ -107,7 +108,7 @@ class Prefixes:
         inside = places >= starts[:, None]
         places = np.where(inside, places, 0)
         newest = stops[:, None] - 1
-        days = (self.times[newest] - self.times[places]) / US_PER_DAY
+        days = (self.times[newest] - self.times[places]) / MICROS_PER_DAY
         since = self.events.baskets[newest] - self.events.baskets[places]
         rows = HistoryRows(
             items=np.where(inside, self.events.items[places], np.int32(PAD)),

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 
 from models.artifacts import load_arrays, save_arrays
 from models.base import Catalogue, FloatArray, Histories, TrainingData
@@ -61,6 +60,8 @@ class PureSVD(DenseRetriever):
         size = min(self.config.embedding_size, *matrix.shape)
         vectors = np.zeros((self.n_items, size), dtype=np.float32)
         if size and matrix.nnz:
+            from sklearn.utils.extmath import randomized_svd
+
             scaled = (matrix @ sparse.diags_array(self._scale)).astype(np.float32)
             iterations = self.config.power_iterations
             _, _, rows = randomized_svd(scaled, size, n_iter=iterations, random_state=seed)

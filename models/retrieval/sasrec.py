@@ -1,10 +1,15 @@
 """SASRec: self-attention over the history, trained to foresee an item of the next basket."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from models.retrieval.sasrec_network import SASRecNetwork
+from models.base import FloatArray
+from models.retrieval.sasrec_one import OneSASRec
 from models.retrieval.sequence import SequenceConfig, SequenceRetriever
+
+if TYPE_CHECKING:
+    from models.retrieval.sasrec_network import SASRecNetwork
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,17 @@ class SASRec(SequenceRetriever):
     config_class = SASRecConfig
     config: SASRecConfig
 
-    def _network(self, n_known: int) -> SASRecNetwork:
+    def _single(
+        self, weights: Mapping[str, FloatArray]
+    ) -> Callable[[FloatArray], FloatArray] | None:
+        c = self.config
+        return OneSASRec(
+            weights, layers=c.layers, heads=c.heads, length=c.max_length, size=c.embedding_size
+        )
+
+    def _network(self, n_known: int) -> "SASRecNetwork":
+        from models.retrieval.sasrec_network import SASRecNetwork
+
         c = self.config
         return SASRecNetwork(
             n_known, c.embedding_size, c.layers, c.heads, c.max_length, c.dropout, c.initial_std

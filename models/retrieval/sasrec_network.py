@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.retrieval.moving_average import MovingAverage
-from models.retrieval.sasrec_one import OneSASRec
-from models.retrieval.sequence import SequenceNetwork
+from models.retrieval.sequence_network import SequenceNetwork
 
 
 class Block(nn.Module):
@@ -111,17 +110,6 @@ class SASRecNetwork(SequenceNetwork):
             x = block(x, visible)
         states: Tensor = self.norm(self.blocks[-1](x, visible[:, :, -1:])[:, -1])
         return states
-
-    def one(self) -> OneSASRec | None:
-        """Return the same in numpy, for one history at a time; None with filters, which it has not
-        got.
-        """
-        filtered = any(block.filter is not None for block in self.layers())
-        return None if filtered else OneSASRec(self)
-
-    def layers(self) -> list[Block]:
-        """Return the blocks, first to last."""
-        return [block for block in self.blocks if isinstance(block, Block)]
 
     def _embedded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, L, D) inputs and which places see which, (B, 1, L, L)."""

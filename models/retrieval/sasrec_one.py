@@ -1,17 +1,35 @@
 """SASRec's network for one history, in numpy: a tenth of the calls that torch makes of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
 from models.base import FloatArray
 
-if TYPE_CHECKING:
-    from models.retrieval.sasrec_network import Block, SASRecNetwork
-
 _HIDDEN = np.float32(-np.inf)
+_EPSILON = np.float32(1e-5)  # torch's own
+
+
+class _Weights:
+    """The state of the network by name, each part of the shape it must have."""
+
+    def __init__(self, arrays: Mapping[str, FloatArray]) -> None:
+        self._arrays = arrays
+        self._left = set(arrays)
+
+    def take(self, name: str, *shape: int) -> FloatArray:
+        """Return one; KeyError when it is missing, ValueError when it is of another shape."""
+        array = self._arrays[name]
+        if array.shape != shape or array.dtype != np.float32:
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, not float32 {shape}")
+        self._left.remove(name)
+        return array
+
+    def finish(self) -> None:
+        """Raise ValueError when something was not taken."""
+        if self._left:
+            raise ValueError(f"unknown weights {sorted(self._left)}")
 
 
 @dataclass(frozen=True)
@@ -20,16 +38,15 @@ class _Norm:
 
     weight: FloatArray
     bias: FloatArray
-    epsilon: float
 
     @classmethod
-    def of(cls, norm: nn.LayerNorm) -> "_Norm":
-        return cls(norm.weight.detach().numpy(), norm.bias.detach().numpy(), norm.eps)
+    def of(cls, weights: _Weights, name: str, size: int) -> "_Norm":
+        return cls(weights.take(f"{name}.weight", size), weights.take(f"{name}.bias", size))
 
     def __call__(self, x: FloatArray) -> FloatArray:
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = (centred * centred).mean(axis=-1, keepdims=True)
-        normed: FloatArray = centred / np.sqrt(variance + np.float32(self.epsilon))
+        normed: FloatArray = centred / np.sqrt(variance + _EPSILON)
         normed *= self.weight
         normed += self.bias
         return normed
@@ -43,9 +60,9 @@ class _Linear:
     bias: FloatArray
 
     @classmethod
-    def of(cls, linear: nn.Linear) -> "_Linear":
-        weight = np.ascontiguousarray(linear.weight.detach().numpy().T)
-        return cls(weight, linear.bias.detach().numpy())
+    def of(cls, weights: _Weights, name: str, size: int, out: int) -> "_Linear":
+        weight = np.ascontiguousarray(weights.take(f"{name}.weight", out, size).T)
+        return cls(weight, weights.take(f"{name}.bias", out))
 
     def __call__(self, x: FloatArray) -> FloatArray:
         result: FloatArray = x @ self.weight
@@ -56,13 +73,14 @@ class _Linear:
 class _Layer:
     """One block of the network, on (L, D) places."""
 
-    def __init__(self, block: "Block") -> None:
-        self._heads = block.heads
+    def __init__(self, weights: _Weights, name: str, size: int, heads: int) -> None:
+        self._heads = heads
         self._attention_norm, self._forward_norm = (
-            _Norm.of(norm) for norm in (block.attention_norm, block.forward_norm)
+            _Norm.of(weights, f"{name}.{part}", size) for part in ("attention_norm", "forward_norm")
         )
-        self._qkv, self._out, self._wide, self._narrow = (
-            _Linear.of(part) for part in (block.qkv, block.out, block.wide, block.narrow)
+        self._qkv = _Linear.of(weights, f"{name}.qkv", size, 3 * size)
+        self._out, self._wide, self._narrow = (
+            _Linear.of(weights, f"{name}.{part}", size, size) for part in ("out", "wide", "narrow")
         )
 
     def __call__(self, x: FloatArray, hidden: FloatArray | None) -> FloatArray:
@@ -93,14 +111,24 @@ class _Layer:
 
 
 class OneSASRec:
-    """What `SASRecNetwork.last` gives for a single history without padding."""
+    """What `SASRecNetwork.last` gives for a single history without padding.
 
-    def __init__(self, network: "SASRecNetwork") -> None:
-        self._scale = np.float32(network.input_scale)
-        self._positions = network.positions.detach().numpy()
-        self._layers = [_Layer(block) for block in network.layers()]
-        self._norm = _Norm.of(network.norm)
-        length = len(self._positions)
+    state   the state_dict of a network without filters, float32
+    length  of a history, at most; `size` is the width D
+
+    Raises KeyError or ValueError for the state of another network.
+    """
+
+    def __init__(
+        self, state: Mapping[str, FloatArray], *, layers: int, heads: int, length: int, size: int
+    ) -> None:
+        weights = _Weights(state)
+        weights.take("items.weight", len(state["items.weight"]), size)
+        self._scale = np.float32(weights.take("input_scale"))
+        self._positions = weights.take("positions", length, size)
+        self._layers = [_Layer(weights, f"blocks.{n}", size, heads) for n in range(layers)]
+        self._norm = _Norm.of(weights, "norm", size)
+        weights.finish()
         self._hidden = np.where(np.tri(length, dtype=bool), np.float32(0), _HIDDEN)
 
     def __call__(self, items: FloatArray) -> FloatArray:

@@ -34,8 +34,8 @@ def folder_checksum(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def sentence_vectors(folder: Path, checksum: str, texts: Sequence[str]) -> FloatArray:
-    """Return (n, D) unit vectors of texts; 0 for an empty one.
+def sentence_vectors(folder: Path, checksum: str, texts: Sequence[str], device: str) -> FloatArray:
+    """Return (n, D) unit vectors of texts, made on `device`; 0 for an empty one.
 
     Raises SettingsError without the package or the folder, CorruptError when the folder no longer
     holds the encoder of that checksum.
@@ -45,7 +45,7 @@ def sentence_vectors(folder: Path, checksum: str, texts: Sequence[str]) -> Float
             f"{folder}: is another encoder than the one the model was fitted with; put that one "
             "back, or train again"
         )
-    encoder = _encoder(folder, checksum)
+    encoder = _encoder(folder, checksum, device)
     size = int(encoder.get_embedding_dimension())
     vectors = np.zeros((len(texts), size), dtype=np.float32)
     filled = np.array([bool(text.strip()) for text in texts], dtype=bool)
@@ -59,7 +59,7 @@ def sentence_vectors(folder: Path, checksum: str, texts: Sequence[str]) -> Float
 
 
 @lru_cache(maxsize=1)
-def _encoder(folder: Path, checksum: str) -> Any:
+def _encoder(folder: Path, checksum: str, device: str) -> Any:
     """Load the encoder; kept, so that new items do not load it again."""
     del checksum  # a part of the key: another content is another encoder
     try:
@@ -69,12 +69,10 @@ def _encoder(folder: Path, checksum: str) -> Any:
             f"{_WHERE} is set, but sentence-transformers cannot be imported ({error}); install "
             "Amalgam with its extra 'text'"
         ) from error
-    from models.device import choose_device
-
     try:
         return SentenceTransformer(
             str(folder),
-            device=choose_device("auto").type,
+            device=device,
             local_files_only=True,
             model_kwargs={"use_safetensors": True},  # never a pickle
         )

@@ -3,30 +3,26 @@
 What SASRec, GRU4Rec and NextItNet have in common: windows, loss, training, scoring, files.
 """
 
-import copy
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from safetensors.numpy import load_file, save
 
 from contracts import atomic
 from contracts.errors import CorruptError
 from models.artifacts import load_arrays, save_arrays
 from models.base import PAD, Catalogue, FloatArray, Histories, TrainingData
-from models.device import DeviceName, choose_device
+from models.device import DeviceName
 from models.retrieval.block_scores import BlockScores, HistoryBlock, VectorScores
 from models.retrieval.cold_start import ContentMap, event_counts
 from models.retrieval.item_search import ItemSearch, built_search
 from models.retrieval.item_vectors import ItemVectors
-from models.retrieval.sequence_loss import SampledSoftmax
 from models.retrieval.sequence_windows import (
     Events,
     WindowBatch,
@@ -35,12 +31,19 @@ from models.retrieval.sequence_windows import (
     useful,
     window_bounds,
 )
-from models.retrieval.side_information import add_side_information, fold
-from models.retrieval.trained import CPU, TrainedRetriever
+from models.retrieval.trained import TrainedRetriever
 from models.retrieval.weighting import canonical
-from models.training import scoped
 
+if TYPE_CHECKING:
+    import torch
+
+    from models.retrieval.sequence_loss import SampledSoftmax
+    from models.retrieval.sequence_network import SequenceNetwork
+
+# Torch is imported where it is used: a model that answers single histories in numpy is served
+# without it.
 _ENCODE_ROWS = 512
+_ITEMS = "items.weight"
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class SequenceConfig:
     cold_start: bool = True
     """Items without events are placed by their texts, those that come after the training too."""
     device: DeviceName = "auto"
-    """Where to train; scoring is always on the CPU, so that what is measured is what is served."""
+    """Where to train: `auto` as all do (training.device). Scoring is always on the CPU."""
     threads: int = 0
     """Threads of torch while training; 0 leaves torch's own. Other counts, other last bits."""
 
@@ -105,41 +108,6 @@ class SequenceConfig:
             raise ValueError(f"initial_std = {self.initial_std}: must be above 0")
 
 
-class SequenceNetwork(nn.Module):
-    """Encodes windows of item rows; row 0 of the embedding is the padding, item n is row n + 1.
-
-    A window may be trimmed on its left, where only padding is, without effect. Inputs are scaled by
-    sqrt(D) (Vaswani et al. 2017), outputs are not, so that small embeddings give small logits but
-    no small inputs.
-    """
-
-    input_scale: Tensor
-
-    def __init__(self, n_items: int, embedding_size: int, initial_std: float) -> None:
-        super().__init__()
-        self.items = nn.Embedding(n_items + 1, embedding_size, padding_idx=0)
-        nn.init.normal_(self.items.weight, std=initial_std)
-        with torch.no_grad():
-            self.items.weight[0].zero_()
-        # A buffer, so that it is saved: weights of another scale cannot be loaded by mistake.
-        self.register_buffer("input_scale", torch.tensor(float(embedding_size) ** 0.5))
-
-    @abstractmethod
-    def forward(self, rows: Tensor) -> Tensor:
-        """(B, L) int64 rows of the embedding, 0 for padding on the left -> (B, L, D) states."""
-
-    def last(self, rows: Tensor) -> Tensor:
-        """Return the (B, D) states of the newest place; faster where a network can."""
-        states: Tensor = self(rows)[:, -1]
-        return states
-
-    def one(self) -> Callable[[FloatArray], FloatArray] | None:
-        """Return what gives the (D,) state of a single history from the (L, D) vectors of its items
-        in fewer calls, where a network has that.
-        """
-        return None
-
-
 class SequenceRetriever(TrainedRetriever):
     """score_j = last state . embedding_j, over the items that occur in events.
 
@@ -152,21 +120,36 @@ class SequenceRetriever(TrainedRetriever):
 
     config_class: ClassVar[type[SequenceConfig]]
     config: SequenceConfig
-    _net: SequenceNetwork
+    _weights: Mapping[str, FloatArray]
+    """State of the network by name, as it was trained."""
+    _net: "SequenceNetwork | None"
+    """The network in torch, None until it is needed."""
+    _one: Callable[[FloatArray], FloatArray] | None
     _vectors: ItemVectors
     _search: ItemSearch | None
 
     @abstractmethod
-    def _network(self, n_known: int) -> SequenceNetwork:
+    def _network(self, n_known: int) -> "SequenceNetwork":
         """Return a new network over `n_known` items."""
 
+    def _single(
+        self, weights: Mapping[str, FloatArray]
+    ) -> Callable[[FloatArray], FloatArray] | None:
+        """Return what gives the (D,) state of a single history from the (L, D) vectors of its items
+        in fewer calls than torch, where a model has that.
+        """
+        return None
+
     def _fit(self, data: TrainingData, seed: int) -> None:
+        from models.retrieval.side_information import add_side_information, fold
+        from models.training import CPU, scoped
+
         config = self.config
         events = useful(data, self.event_weights)
         known, rows = np.unique(events.items, return_inverse=True)
         events = replace(events, items=rows.astype(np.int32))
         rng = np.random.default_rng(seed)
-        device = choose_device(config.device)
+        device = self.device
         with scoped(seed, 0, CPU):
             network = self._network(len(known))
             if config.side_information:
@@ -195,13 +178,17 @@ class SequenceRetriever(TrainedRetriever):
         self._map: ContentMap | None = None
         if config.cold_start:
             self._place_cold(network, data, seed)
-        self._keep(network)
+        trained = network.to(CPU).float().state_dict()
+        self._keep({name: state.detach().numpy() for name, state in trained.items()})
         self._search = None
         if len(self._known) >= self.search_from:
             self._search = built_search(self._vectors.fitted, self._encode, data, seed)
 
-    def _place_cold(self, network: SequenceNetwork, data: TrainingData, seed: int) -> None:
+    def _place_cold(self, network: "SequenceNetwork", data: TrainingData, seed: int) -> None:
         """Give the network a row for each item without events that its texts can place."""
+        import torch
+        from torch import nn
+
         counts = event_counts(data, self.event_weights)
         table = network.items.weight.detach().float().cpu().numpy()
         vectors = np.zeros((self.n_items, table.shape[1]), dtype=np.float32)
@@ -216,12 +203,9 @@ class SequenceRetriever(TrainedRetriever):
         if self._map is not None:
             vectors, placed = self._map.place(added)
             rows = np.flatnonzero(placed)
-            table = self._net.items
-            # The table is shared: a plain copy would hold every item's vector twice.
-            self._net = copy.deepcopy(self._net, {id(table): table})
-            self._net.add_module("items", _WithAdded(table, torch.from_numpy(vectors[rows])))
             self._vectors = ItemVectors(self._vectors.fitted, vectors[rows])
             self._known = np.concatenate((self._known, (self.n_items + rows).astype(np.int32)))
+            self._prepare()
         self._number_rows()
 
     def _batches(
@@ -237,11 +221,13 @@ class SequenceRetriever(TrainedRetriever):
 
     def _loss(
         self,
-        network: SequenceNetwork,
+        network: "SequenceNetwork",
         frequency: NDArray[np.int64],
-        device: torch.device,
+        device: "torch.device",
         rng: np.random.Generator,
-    ) -> SampledSoftmax:
+    ) -> "SampledSoftmax":
+        from models.retrieval.sequence_loss import SampledSoftmax
+
         config = self.config
         return SampledSoftmax(
             network,
@@ -253,12 +239,33 @@ class SequenceRetriever(TrainedRetriever):
             rng=rng,
         )
 
-    def _keep(self, network: SequenceNetwork) -> None:
-        """Hold the network for scoring: on the CPU, in float32, with the tables numpy needs."""
-        self._net = network.to(CPU).float().eval()
-        self._one = self._net.one()
-        self._vectors = ItemVectors(self._net.items.weight.detach().numpy()[1:])  # (K, D)
+    def _keep(self, weights: Mapping[str, FloatArray]) -> None:
+        """Hold float32 weights for scoring, with the tables that numpy needs."""
+        self._weights = weights
+        self._one = self._single(weights)
+        self._vectors = ItemVectors(weights[_ITEMS][1:])  # (K, D)
+        self._prepare()
         self._number_rows()
+
+    def _prepare(self) -> None:
+        """Make the network now where single histories need it: no request is to wait for it."""
+        self._net = None if self._one is not None else self._held_network()
+
+    def _held_network(self) -> "SequenceNetwork":
+        """Return a network that shares the weights, and reads added items too."""
+        import torch
+
+        from models.retrieval.sequence_network import WithAdded
+        from models.training import CPU, scoped
+
+        with scoped(0, 0, CPU):
+            network = self._network(len(self._vectors.fitted))
+        states = {name: torch.from_numpy(array) for name, array in self._weights.items()}
+        network.load_state_dict(states, assign=True)
+        if len(self._vectors.added):
+            added = torch.from_numpy(self._vectors.added)
+            network.add_module("items", WithAdded(network.items, added))
+        return network.eval()
 
     def _number_rows(self) -> None:
         self._rows = np.zeros(self.size + 1, dtype=np.int64)  # the last one is PAD's
@@ -285,6 +292,10 @@ class SequenceRetriever(TrainedRetriever):
         # Rows of like length go together, so that little padding is computed.
         order = np.argsort((rows != 0).sum(axis=1), kind="stable")
         filled = order[(rows[order] != 0).any(axis=1)]
+        if self._net is None:
+            self._net = self._held_network()
+        import torch
+
         with torch.inference_mode():
             for start in range(0, len(filled), _ENCODE_ROWS):
                 chosen = filled[start : start + _ENCODE_ROWS]
@@ -310,7 +321,7 @@ class SequenceRetriever(TrainedRetriever):
         return VectorScores(states, self._vectors, self._search, self._known, self._places)
 
     def _save(self, folder: Path) -> None:
-        atomic.write_bytes(self._weights_path(folder), save(self._net.state_dict()))
+        atomic.write_bytes(self._weights_path(folder), save(dict(self._weights)))
         save_arrays(folder, self.name, known=self._known)
         if self._map is not None:
             self._map.save(folder)
@@ -319,33 +330,17 @@ class SequenceRetriever(TrainedRetriever):
 
     def _load(self, folder: Path) -> None:
         self._known = load_arrays(folder, self.name, mmap=False)["known"]
-        with scoped(0, 0, CPU):
-            network = self._network(len(self._known))
         path = self._weights_path(folder)
         try:
-            network.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError, OSError) as error:
+            weights = load_file(path)
+            if len(weights[_ITEMS]) != len(self._known) + 1:
+                raise ValueError(f"{len(weights[_ITEMS])} rows for {len(self._known)} items")
+            self._keep(weights)
+        # What torch, numpy and the file say of weights that are not the network's.
+        except (SafetensorError, RuntimeError, OSError, KeyError, ValueError) as error:
             raise CorruptError(f"{path}: cannot be read ({error})") from error
-        self._keep(network)
         self._map = ContentMap.load(folder)
         self._search = ItemSearch.load(folder)
 
     def _weights_path(self, folder: Path) -> Path:
         return folder / f"{self.name}.safetensors"
-
-
-class _WithAdded(nn.Module):
-    """An embedding table, and rows that follow on it; the table itself is shared, not copied."""
-
-    def __init__(self, table: nn.Module, added: Tensor) -> None:
-        super().__init__()
-        self.table, self.added = table, added
-        self.n_rows = int(table.get_parameter("weight").shape[0])
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(B, L) int64 rows -> (B, L, D)."""
-        found: Tensor = self.table(rows.clamp(max=self.n_rows - 1))
-        after = rows >= self.n_rows
-        if bool(after.any()):
-            found[after] = self.added[rows[after] - self.n_rows]
-        return found

@@ -99,21 +99,34 @@ def epoch_batches(
 
     The target of a place is one item, drawn evenly, of the same shopper's next basket: never of its
     own. Windows of like length share a batch, so that little padding is computed. Where the windows
-    hold more than `max_events`, as many are drawn evenly as hold that many (at least one).
+    hold more than `max_events`, as many are drawn evenly as hold that many (at least one); only
+    the events of their baskets are looked at.
     """
-    shuffled = np.lexsort((rng.random(len(events.items)), events.baskets))
-    following = np.where(events.has_next, events.baskets + 1, 0)
+    starts, stops = _drawn_windows(bounds, max_events, rng)
+    # A basket that two windows share is shuffled once, so that each item of it is in one of them.
+    touched = np.unique(_ranges(events.baskets[starts], events.baskets[stops - 1] + 1))
+    places = _ranges(events.starts[touched], events.starts[touched + 1])  # (M,), ascending
+    baskets, has_next = events.baskets[places], events.has_next[places]
+    following = np.where(has_next, baskets + 1, 0)
     begin = events.starts[following]
     size = events.starts[following + 1] - begin
     drawn = begin + (rng.random(len(begin)) * size).astype(np.int64)
-    items = events.items[shuffled]
-    targets = np.where(events.has_next, events.items[drawn], np.int32(PAD))
-    strength = np.where(events.has_next, events.strength[drawn], np.float32(0))
-    starts, stops = _drawn_windows(bounds, max_events, rng)
+    items = events.items[places[np.lexsort((rng.random(len(places)), baskets))]]
+    targets = np.where(has_next, events.items[drawn], np.int32(PAD))
+    strength = np.where(has_next, events.strength[drawn], np.float32(0))
+    lengths, starts = stops - starts, np.searchsorted(places, starts)
+    stops = starts + lengths
     return [
         _cut(items, targets, strength, starts[chosen], stops[chosen])
-        for chosen in by_length(stops - starts, batch_size, rng)
+        for chosen in by_length(lengths, batch_size, rng)
     ]
+
+
+def _ranges(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers of all ranges [start, stop), one range after the other."""
+    lengths = stops - starts
+    first = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    return first + np.arange(len(first))
 
 
 def _drawn_windows(

@@ -8,8 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.utils.extmath import randomized_svd
 
 from models.artifacts import load_arrays, load_json, save_arrays, save_json
 from models.base import Catalogue, FloatArray, Histories, IntArray, TrainingData
@@ -103,6 +101,9 @@ class Text(DenseRetriever):
         if size == 0 or features.nnz == 0:
             self._components = np.zeros((features.shape[1], 0), dtype=np.float32)
         else:
+            # Half a second, which whoever only serves a release does not need.
+            from sklearn.utils.extmath import randomized_svd
+
             _, _, rows = randomized_svd(features, size, n_iter=4, random_state=seed)
             self._components = np.ascontiguousarray(rows.T, dtype=np.float32)
         self._vectors = unit_rows(features @ self._components)  # (I, F) x (F, D) -> (I, D)
@@ -169,7 +170,8 @@ class Text(DenseRetriever):
     def _sentences(self, catalogue: Catalogue) -> FloatArray:
         """Return (I, D) unit vectors of the items' texts by the encoder of the config."""
         texts = [" ".join(row) for row in self._cells(catalogue)]
-        return sentence_vectors(Path(self.config.encoder), self._checksum, texts)
+        folder = Path(self.config.encoder)
+        return sentence_vectors(folder, self._checksum, texts, self.device.type)
 
     def _cells(self, catalogue: Catalogue) -> "zip[tuple[str, ...]]":
         """Return, item by item, all its texts."""
@@ -216,6 +218,8 @@ def _hashed(
     analyzer: str | Callable[[list[str]], list[str]],
     ngram_range: tuple[int, int] = (1, 1),
 ) -> sparse.csr_matrix:
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     vectorizer = HashingVectorizer(
         n_features=_BUCKETS,
         analyzer=analyzer,

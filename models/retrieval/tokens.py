@@ -3,6 +3,7 @@
 from typing import Final
 
 from models.base import Catalogue
+from models.categories import category_levels
 
 KINDS: Final = ("category", "brand", "tag")
 """What a token begins with, before its "="."""
@@ -14,8 +15,7 @@ def attribute_tokens(catalogue: Catalogue) -> list[list[str]]:
     for brand, category, tags in zip(
         catalogue.brands, catalogue.categories, catalogue.tags, strict=True
     ):
-        levels = [level.strip() for level in category.split(">") if level.strip()]
-        tokens = [f"category={' > '.join(levels[: n + 1])}" for n in range(len(levels))]
+        tokens = [f"category={beginning}" for beginning in category_levels(category)]
         tokens += [f"brand={brand}"] if brand else []
         found.append(tokens + [f"tag={tag}" for tag in tags])
     return found

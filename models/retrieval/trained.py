@@ -1,18 +1,19 @@
 """The base of retrievers whose weights torch learns in epochs: one way to the loop, for all."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-import torch
 from numpy.random import Generator, default_rng
-from torch import Tensor, nn
 
 from models.base import TrainingData
-from models.checkpoints import fingerprint
 from models.retrieval.dense import DenseRetriever
-from models.training import Batches, LoopOptions, TrainingReport, train
 
-CPU = torch.device("cpu")
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from models.training import Batches, TrainingReport
+
 Batch = TypeVar("Batch")
 BatchIn_contra = TypeVar("BatchIn_contra", contravariant=True)
 
@@ -22,7 +23,7 @@ class DrawingLoss(Protocol[BatchIn_contra]):
 
     rng: Generator
 
-    def __call__(self, batch: BatchIn_contra, /) -> Tensor:
+    def __call__(self, batch: BatchIn_contra, /) -> "Tensor":
         """Return the loss, with a gradient where one is recorded."""
         ...
 
@@ -49,7 +50,7 @@ class TrainedRetriever(DenseRetriever):
     """
 
     config_class: ClassVar[type[Any]]
-    report: TrainingReport | None = None
+    report: "TrainingReport | None" = None
     """What training did; None for a loaded model."""
 
     @property
@@ -61,15 +62,19 @@ class TrainedRetriever(DenseRetriever):
         self,
         data: TrainingData,
         seed: int,
-        network: nn.Module,
-        batches: Callable[[int], Batches[Batch]],
+        network: "nn.Module",
+        batches: "Callable[[int], Batches[Batch]]",
         loss: DrawingLoss[Batch],
         *,
-        device: torch.device,
-        held: Batches[Batch] = (),
+        device: "torch.device",
+        held: "Batches[Batch]" = (),
         held_loss: DrawingLoss[Batch] | None = None,
     ) -> None:
         """Train `network`; `held` are batches held out for early stopping, `held_loss` theirs."""
+        # Whoever only serves a release loads no torch.
+        from models.checkpoints import fingerprint
+        from models.training import LoopOptions, train
+
         options: LoopConfig = self.config
         self.report = train(
             self.name,
@@ -100,7 +105,9 @@ class TrainedRetriever(DenseRetriever):
         )
 
 
-def _mean_loss(batches: Batches[Batch], loss: DrawingLoss[Batch], seed: int) -> Callable[[], float]:
+def _mean_loss(
+    batches: "Batches[Batch]", loss: DrawingLoss[Batch], seed: int
+) -> Callable[[], float]:
     """Return what gives the mean loss over held-out batches, with the same draws each time."""
 
     def mean() -> float:

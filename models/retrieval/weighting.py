@@ -9,7 +9,7 @@ from scipy import sparse
 from contracts.events import DISLIKE, EVENT_TYPES, HIDE
 from models.base import PAD, FloatArray, Histories, IntArray
 
-_CODES = np.arange(len(EVENT_TYPES))
+_REFUSALS = np.isin(np.arange(len(EVENT_TYPES)), (DISLIKE, HIDE))
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def unwanted(histories: Histories) -> IntArray | None:
     a hide is one, whatever the weights: such an item is not recommended.
     """
     filled = histories.items != PAD
-    refused = filled & np.isin(histories.event_types, (DISLIKE, HIDE))
+    refused = filled & _REFUSALS[histories.event_types]
     if not refused.any():
         return None
-    signs = np.where(np.isin(_CODES, (DISLIKE, HIDE)), -1, 1).astype(np.float32)
+    signs = np.where(_REFUSALS, -1, 1).astype(np.float32)
     marked = refused & standing(histories, signs)
     if not marked.any():
         return None
@@ -147,11 +147,6 @@ def profiles(
     weights = recency_weights(ordered, event_weights, recency)
     rows, places = (part.astype(np.int32) for part in np.nonzero(weights))
     columns = ordered.items[rows, places]  # 32 bits as in tables: a product would widen all of one
-    if len(histories) == 1:  # the same sums, without making two sparse matrices
-        held, inverse = np.unique(columns, return_inverse=True)
-        sums = np.bincount(inverse, weights=weights[0, places], minlength=len(held))
-        parts = (sums.astype(np.float32), held, np.array([0, len(held)], np.int32))
-        return sparse.csr_array(parts, shape=(1, n_items))
     matrix = sparse.csr_array(
         (weights[rows, places], (rows, columns)), shape=(len(histories), n_items)
     )

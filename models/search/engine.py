@@ -165,11 +165,6 @@ class SearchIndex:
         """Return the cosine of each item to the query, (I,)."""
         return self._dense.scores(self._dense.encode(list(query.words)))
 
-    def fused_scores(self, query: Query) -> FloatArray:
-        """Return the fused score of all items, (I,): what `search` gives its candidates."""
-        found = self.lexical_scores(query)
-        return self.fuse(query, found, self.resemblance(query, found.lexical))
-
     def resemblance(
         self, query: Query, lexical: FloatArray, items: IntArray | None = None
     ) -> FloatArray:

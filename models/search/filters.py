@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from contracts.errors import BadInputError
 from models.base import Catalogue
+from models.categories import category_levels
 
-SEPARATOR = ">"
 _BUCKETS = 5
 
 
@@ -91,16 +91,6 @@ class ItemFacts:
             self._brands.counts(found, most),
             price_buckets(self._prices[found]),
         )
-
-
-def category_levels(path: str) -> list[str]:
-    """Return every beginning of a category path, shortest first.
-
-    >>> category_levels("home > kitchen>pans")
-    ['home', 'home > kitchen', 'home > kitchen > pans']
-    """
-    levels = [level.strip() for level in path.split(SEPARATOR) if level.strip()]
-    return [" > ".join(levels[: n + 1]) for n in range(len(levels))]
 
 
 def price_buckets(prices: NDArray[np.floating]) -> tuple[PriceBucket, ...]:

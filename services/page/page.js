@@ -3,7 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const view = $("view");
 const TRAIL = 12;
-const SCENARIOS = ["home", "product", "cart", "email"];
+const SCENARIOS = ["home", "product", "cart", "email"]; // the built-in ones: a shop's key is told no others
 const MONEY = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 
 // crypto.randomUUID exists over https and on localhost only.
@@ -16,6 +16,7 @@ const me = Object.assign(
   JSON.parse(sessionStorage.getItem("me") || "{}"),
 );
 let shown = 0; // the newest view wins when answers come late
+let viewed = ""; // who looks at which product: controls show it again, and that is no second view
 
 // Building the page: text only ever goes in as text.
 function h(tag, attributes = {}, ...children) {
@@ -61,6 +62,18 @@ async function did(kind, item, requestId) {
   await call("POST", "/v1/events", { events: [{ ...shopper(), item_id: item.item_id, event_type: kind, ...(requestId ? { request_id: requestId } : {}) }] });
   me.trail = [`${kind}: ${item.title || item.item_id}`, ...me.trail].slice(0, TRAIL);
   keep();
+}
+
+async function looked(item) {
+  const seen = JSON.stringify([shopper(), item.item_id]);
+  if (seen === viewed) return;
+  viewed = seen;
+  try {
+    await did("view", item, null);
+  } catch (error) {
+    viewed = ""; // nothing was taken
+    throw error;
+  }
 }
 
 // Pieces
@@ -150,7 +163,7 @@ const home = () => show(async () => [await listed("For you", me.scenario)]);
 
 const product = (id) => show(async () => {
   const item = await call("GET", `/v1/items/${encodeURIComponent(id)}`);
-  await did("view", item, null);
+  await looked(item);
   const [similar, together] = await Promise.all([
     call("POST", "/v1/similar", { ...shopper(), item_id: id, k: 6 }),
     call("POST", "/v1/bought_together", { ...shopper(), item_id: id, k: 6 }),
@@ -218,6 +231,7 @@ function route() {
   const [, place, ...rest] = location.hash.split("/");
   const value = decodeURIComponent(rest.join("/"));
   window.scrollTo(0, 0);
+  if (place !== "item") viewed = "";
   if (place === "item") product(value);
   else if (place === "search") search(value);
   else if (place === "cart") cart();
@@ -250,6 +264,7 @@ addEventListener("hashchange", route);
 async function choices() {
   const served = await call("GET", "/v1/release").catch(() => ({}));
   $("scenario").replaceChildren(...(served.scenarios || SCENARIOS).map((name) => h("option", { selected: name === me.scenario }, name)));
+  if (served.scenarios) me.scenario = $("scenario").value; // the rules may have lost the one that was chosen
   const { releases } = await call("GET", "/v1/releases").catch(() => ({ releases: [] }));
   $("compare").replaceChildren(h("option", { value: "" }, "nothing"),
     ...releases.map((one) => h("option", { value: one.version, selected: one.version === me.compare }, `release ${one.version} (${one.status})`)));

@@ -20,7 +20,7 @@ def test_large_changes_are_found_in_the_first_window_and_feeds_and_bots_not_lear
         assert row["in_first_window"] == 1, row
         assert row["people_as_bots"] == 0, row
         if row["kind"] in {"broken feed", "bot traffic"}:
-            assert row["retrained"] == 0, row
+            assert row["caused"] == 0, row
         else:
             assert row["blocked"] == 0, row
     none = quiet(1, 2001, str).to_dict()
@@ -40,5 +40,5 @@ def test_the_promises_break_where_they_should() -> None:
     assert holds([none | {"retrained": 10}, taste, feed])
     assert not holds([none | {"retrained": 11}, taste, feed])
     assert not holds([none, taste | {"in_first_window": 4}, feed])
-    assert not holds([none, taste, feed | {"retrained": 1}])
+    assert not holds([none, taste, feed | {"caused": 1}])
     assert not holds([none | {"people_as_bots": 1}, taste, feed])

@@ -1,6 +1,8 @@
 """The serving benchmark on a small shop: its JSON has the figures that are asked for."""
 
 import json
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.live_service import free_port
 from benchmarks.serving_load import post, run_load
 from contracts.errors import UnavailableError
 
@@ -54,6 +57,26 @@ def test_every_request_gets_its_own_answer(port: int, clients: int) -> None:
 def test_an_answer_that_is_no_200_ends_the_run(port: int) -> None:
     with pytest.raises(UnavailableError, match="503"):
         run_load(port, [post("/late", {})], clients=1)
+
+
+def test_whoever_is_told_to_end_ends_the_service_first(tmp_path: Path) -> None:
+    port = free_port()
+    program = f"""
+import sys, time
+from pathlib import Path
+from benchmarks.serving_process import end_on_sigterm, running
+end_on_sigterm()
+command = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
+with running(command, {{}}, port={port}, ready="/", log=Path("{tmp_path}/log")):
+    print("runs", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"runs\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        pass
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 
 COMMANDS = (
     "demo",
+    "experiment",
     "ingest",
     "materialize",
     "train",

@@ -20,7 +20,13 @@ from services.registry import Releases
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-DRIFT = {"verdict": "drift", "retrain": True, "reasons": ["prices moved"], "release": "1"}
+DRIFT = {
+    "verdict": "drift",
+    "retrain": True,
+    "cause": "drift",
+    "reasons": ["prices moved"],
+    "release": "1",
+}
 
 
 def releases_of(settings: Settings) -> Releases:
@@ -141,13 +147,14 @@ def told(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Told:
     """Run the flows' own functions without a server; the training before the champion is cut."""
     told = Told()
     monkeypatch.setattr(alerts, "emit_event", lambda **event: told.events.append(event))
-    for name in ("trained", "watched", "moved"):
+    for name in ("trained", "watched", "moved", "pictured"):
         monkeypatch.setattr(artifacts, name, lambda _: None)
     monkeypatch.setattr(pipeline, "move_champion", champion.move_champion)
     monkeypatch.setattr(pipeline, "return_champion", champion.return_champion)
     for name in ("read_history", "join_features", "forget_late", "prepare_models"):
         monkeypatch.setattr(pipeline, name, lambda *_: None)
-    monkeypatch.setattr(pipeline, "evaluate_models", lambda *_: None)
+    for name in ("evaluate_models", "draw_releases"):
+        monkeypatch.setattr(pipeline, name, lambda *_: None)
     made = {"version": "3", "passed": True, "reasons": [], "report": "r.html"}
     monkeypatch.setattr(pipeline, "pack_release", lambda *_: dict(made))
     return told
@@ -223,6 +230,6 @@ def test_a_refused_training_and_drift_are_told(
     assert told.events[1]["payload"] == {
         "text": "drift, a training starts: prices moved",
         "now": NOW.isoformat(),
-        "reason": "prices moved",
+        "reason": "drift: prices moved",
         "report": "drift.html",
     }

@@ -29,6 +29,7 @@ def test_default_toml_names_every_setting_with_its_default(tmp_path: Path) -> No
         "service",
         "serving",
         "search",
+        "experiment",
         "operations",
         "upkeep",
     ):

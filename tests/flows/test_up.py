@@ -1,7 +1,9 @@
+import http.server
 import os
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from pathlib import Path
 
@@ -11,8 +13,8 @@ from filelock import FileLock
 
 from contracts.atomic import write_json
 from contracts.errors import UnavailableError
-from contracts.settings import Settings
-from flows.environment import need_free_port
+from contracts.settings import OperationsSettings, Settings
+from flows.environment import need_free_port, server_answers, server_is_up, up_record
 from flows.up import TOKEN_VARIABLE, end_leftovers, need_idle_home, parts, run_up
 
 
@@ -62,10 +64,31 @@ def test_a_home_in_use_is_refused(tmp_path: Path) -> None:
         run_up(settings, scheduled=False, reports_ui=False, announce=lambda _: None)
 
 
+def test_a_server_of_another_home_at_the_same_port_is_none_of_ours(tmp_path: Path) -> None:
+    class Healthy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the library's name
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        operations = OperationsSettings(prefect_port=server.server_address[1])
+        settings = Settings(home=tmp_path, operations=operations)
+        assert server_answers(settings) and not server_is_up(settings)
+        write_json(up_record(settings), {"token": "t", "pid": 1})
+        assert server_is_up(settings)
+        server.shutdown()
+    assert not server_is_up(settings)
+
+
 def test_the_parts_are_three_servers_and_the_runner(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     everything = parts(settings, scheduled=True, reports_ui=True)
     assert [part.name for part in everything] == ["prefect", "flows", "service", "reports"]
+    assert everything[0].pages == (("releases", f"{everything[0].address}/artifacts/key/releases"),)
     few = parts(settings, scheduled=False, reports_ui=False)
     assert [part.name for part in few] == ["prefect", "flows", "service"]
     assert "--unscheduled" in few[1].command

@@ -264,6 +264,14 @@ class RetrieverConformance:
         assert np.isfinite(model.score_all(some_histories())).all()
         assert model.recommend(some_histories(), 3)[0].shape == (9, 3)
 
+    def test_items_that_come_after_a_fit_that_could_learn_nothing(self) -> None:
+        # Every shopper had one item once: there is no pair of events to learn from.
+        data = training([(user, user, user) for user in range(4)], n_items=6)
+        model = self.fitted(data).extended(catalogue(3))
+        scores = model.score_all(history([(6, 0.1)], [(0, 0.1)]))
+        assert scores.shape == (2, 9) and np.isfinite(scores).all()
+        assert (model.recommend(history([(6, 0.1)]), 9)[0] >= 0).all()
+
     def test_not_fitted(self, tmp_path: Path) -> None:
         with pytest.raises(NotFittedError, match=r"call fit\(\) or load\(\) before recommend"):
             self.make().recommend(history([]), 1)

@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contracts.events import EVENT_CODES
 from contracts.state import MICROS_PER_DAY, STATE_DAYS, STATE_EVENTS, UserState
 from contracts.tables import TIMESTAMP
+from models.evaluation.later import leak_sample
 from models.evaluation.roles import Roles, make_queries
 from models.ranking.config import RecipeConfig
-from models.recipe import TrainingInputs
+from models.recipe import Rejoined, TrainingInputs
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 DAYS = 90
@@ -207,6 +209,18 @@ def training_inputs(events: pa.Table, config: RecipeConfig = CONFIG) -> Training
         item_features=item_feature_table(events, roles.fit_end, NOW),
         now=NOW,
     )
+
+
+def rejoined(events: pa.Table, queries: pa.Table) -> Rejoined:
+    """What a flow gives `TrainingInputs`, the slow, obvious way."""
+    sample = leak_sample(queries)
+    assert sample is not None
+    rows, moment = sample
+    earlier = events.filter(pc.less(events["event_timestamp"], pa.scalar(moment, TIMESTAMP)))
+    asked = queries.take(pa.array(rows))
+    states = states_table(states_list(earlier, asked), asked["query_id"].to_pylist())
+    # Of items that are not known yet, no row: their features are NaN, as they are with all.
+    return Rejoined(rows, moment, states, item_feature_table(earlier, moment, moment))
 
 
 @dataclass(frozen=True)

@@ -130,3 +130,10 @@ def test_hashes_are_fixed_distinct_and_even():
     held = validation_shoppers(ids, share=0.15, seed=7)
     assert abs(held.mean() - 0.15) < 0.02
     assert len(shopper_hash(pa.array([], pa.string()), 1)) == 0
+
+
+def test_the_hash_of_an_id_does_not_depend_on_the_others():
+    alone = shopper_hash(pa.array(["ab", "cd"]), 7)
+    beside = shopper_hash(pa.array(["ab", "cd", "a-longer-id"]), 7)
+    assert beside[:2].tolist() == alone.tolist()
+    assert len(set(beside.tolist())) == 3

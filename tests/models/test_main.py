@@ -63,6 +63,38 @@ def test_trains_saves_and_reports(
     assert model.recommend(history([(4, 1.0)]), 1)[0].tolist() == [[5]]
 
 
+def test_a_model_that_fails_is_left_out_and_named(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # No penalty: twins in the catalogue make the system singular.
+    (tmp_path / "models.toml").write_text("[retrievers.ease]\nreg = 1e-30\n")
+    assert main([*files, "--models", "ease,popularity"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert "reg = 1e-30" in lines[1]["failure"] and lines[2]["model"] == "popularity"
+    manifest = verify_manifest(tmp_path / "out")
+    assert manifest["models"] == ["popularity"]
+    assert list(manifest["failures"]) == ["ease"]
+    assert not (tmp_path / "out" / "ease").exists()
+
+
+def test_where_every_model_fails_the_run_does(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models.toml").write_text("[retrievers.ease]\nreg = 1e-30\n")
+    assert main([*files, "--models", "ease"]) != 0
+    assert "no model could be trained" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_event_weights_of_the_settings_count(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text("[training.event_weights]\nview = 1.0\n")
+    assert main([*files, "--models", "popularity"]) == 0
+    model = load_retriever("popularity", tmp_path / "out" / "popularity")
+    assert not model.score_all(history([(0, 1.0)])).any()  # there are purchases alone
+    (tmp_path / "models.toml").write_text("[training.event_weights]\nvew = 1.0\n")
+    assert main([*files, "--models", "popularity"]) == 2
+
+
 def test_what_is_not_before_the_moment_is_unseen(
     files: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

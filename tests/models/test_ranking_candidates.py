@@ -58,7 +58,7 @@ def test_union_is_distinct_ascending_and_knows_its_sources():
         ("x", "y"),
         (np.array([[4, 1], [PAD, PAD]], np.int32), np.array([[1, 0], [3, PAD]], np.int32)),
     )
-    items, sources = unite(proposals, limit=10, n_items=5, banned=None)
+    items, sources = unite(proposals, limit=10, allowed=None)
     assert items.tolist() == [[0, 1, 4], [3, PAD, PAD]]
     assert sources[0].tolist() == [[False, True], [True, True], [True, False]]
     assert sources[1].tolist() == [[False, True], [False, False], [False, False]]
@@ -68,18 +68,18 @@ def test_limit_keeps_what_stands_highest_anywhere_and_bans_hold():
     proposals = Proposals(
         ("x", "y"), (np.array([[9, 8, 7]], np.int32), np.array([[1, 2, 7]], np.int32))
     )
-    items, _ = unite(proposals, limit=3, n_items=10, banned=None)
+    items, _ = unite(proposals, limit=3, allowed=None)
     assert items.tolist() == [[1, 2, 9]]  # first places 1 and 9, then the smaller of 2 and 8
-    banned = np.zeros((1, 10), bool)
-    banned[0, [1, 9]] = True
-    items, _ = unite(proposals, limit=3, n_items=10, banned=banned)
+    allowed = np.ones((1, 10), bool)
+    allowed[0, [1, 9]] = False
+    items, _ = unite(proposals, limit=3, allowed=allowed)
     assert items.tolist() == [[2, 7, 8]]
 
 
 def test_proposals_leave_out_what_a_model_knows_nothing_of():
     block = ScoredBlock({"fixed": Fixed([0.0, 2.0, 0.0, -1.0])}, HISTORIES)
     own = OwnItems.of(HISTORIES, WEIGHTS, 4)
-    made = propose(lambda name, k: block.top(name, k, None), ("fixed",), 4, own, n_own=2, n_rows=2)
+    made = propose(lambda name, k: block.top(name, k, None), ("fixed",), 4, own, n_own=2)
     assert made.sources == ("fixed", HISTORY)
     assert made.items[0].tolist() == [[1, PAD, PAD, 3], [1, PAD, PAD, 3]]
     assert made.items[1].tolist() == [[2, 0], [PAD, PAD]]  # most recently touched first
@@ -88,7 +88,7 @@ def test_proposals_leave_out_what_a_model_knows_nothing_of():
 def test_own_items_that_were_only_hidden_or_sent_back_are_not_proposed():
     disliked = history([[3, 2, 1]], [[HIDE, RETURN, VIEW]], [[3, 2, 1]])
     own = OwnItems.of(disliked, WEIGHTS, 4)
-    made = propose(lambda name, k: None, (), 4, own, n_own=3, n_rows=1)
+    made = propose(lambda name, k: None, (), 4, own, n_own=3)
     assert made.items[0].tolist() == [[1]]
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from contracts.errors import CorruptError
 from contracts.events import PURCHASE, RETURN, VIEW
+from contracts.state import MICROS_PER_DAY
 from models.base import PAD, Catalogue, TrainingData
 from models.ranking import complements as module
 from models.ranking.bought_together import BoughtTogether
 from models.ranking.complements import DAY, LEAST_SHOPPERS, MOMENT, Complements
-from models.retrieval.matrices import US_PER_DAY
 
 N_ITEMS, N_BASKETS = 60, 4000
 KETTLE, TEAPOT, OTHER_KETTLE, RARE, RARER = 20, 21, 22, 50, 51
@@ -41,7 +41,7 @@ def data(rows: list[tuple[int, int, int, int]], n_items: int = N_ITEMS) -> Train
 def bought(baskets: list[list[int]], shoppers: int = 500) -> list[tuple[int, int, int, int]]:
     """One shopper after the other buys a basket."""
     return [
-        (number % shoppers, number * US_PER_DAY, item, PURCHASE)
+        (number % shoppers, number * MICROS_PER_DAY, item, PURCHASE)
         for number, basket in enumerate(baskets)
         for item in basket
     ]
@@ -110,11 +110,11 @@ class TestPlantedTruth:
         rows = bought(planted_baskets())
         for day in range(30):
             for item in (RARE, RARER):
-                rows.append((0, (N_BASKETS + day) * US_PER_DAY, item, PURCHASE))
+                rows.append((0, (N_BASKETS + day) * MICROS_PER_DAY, item, PURCHASE))
         assert listed(Complements.fit(data(rows)), RARE) == []
         for shopper in range(1, LEAST_SHOPPERS):
             for item in (RARE, RARER):
-                rows.append((shopper, (N_BASKETS + 40) * US_PER_DAY, item, PURCHASE))
+                rows.append((shopper, (N_BASKETS + 40) * MICROS_PER_DAY, item, PURCHASE))
         assert listed(Complements.fit(data(rows)), RARE) == [RARER]
 
     def test_large_baskets_make_no_complements(self) -> None:
@@ -163,7 +163,7 @@ class TestCount:
 
     def test_lines_that_are_stamped_apart_are_baskets_by_day(self) -> None:
         rows = [
-            (number, number * US_PER_DAY + minute * 60_000_000, item, PURCHASE)
+            (number, number * MICROS_PER_DAY + minute * 60_000_000, item, PURCHASE)
             for number, basket in enumerate(planted_baskets())
             for minute, item in enumerate(basket)
         ]
@@ -240,7 +240,7 @@ class TestCategories:
             kinds = (2, 3) if together else (int(rng.integers(1, 4)),)
             for kind in kinds:
                 item = int(rng.choice(np.flatnonzero(codes == kind)))
-                rows.append((number, number * US_PER_DAY, item, PURCHASE))
+                rows.append((number, number * MICROS_PER_DAY, item, PURCHASE))
             number += 1
         made = data(rows)
         named = replace(made.catalogue, categories=tuple(paths[code] for code in codes))

@@ -150,13 +150,38 @@ def test_without_any_target_there_is_nothing_to_learn():
 def test_sampling_keeps_every_target_and_bounds_the_rest():
     frame, grades = planted(40, 12)
     grades[:, 0] = 1
-    rows = sampled_rows(frame, grades, 5, negatives=4, rng=np.random.default_rng(1))
+    rows = sampled_rows(frame, grades, 5, negatives=4, width=99, rng=np.random.default_rng(1))
     assert (rows.labels > 0).sum() == (grades > 0).sum()
     others = np.bincount(rows.queries[rows.labels == 0] - 5, minlength=40)
     assert (others == 4).all()
     assert rows.queries.min() == 5 and (np.diff(rows.queries) >= 0).all()
-    again = sampled_rows(frame, grades, 5, negatives=4, rng=np.random.default_rng(1))
+    again = sampled_rows(frame, grades, 5, negatives=4, width=99, rng=np.random.default_rng(1))
     assert again.values.tobytes() == rows.values.tobytes()
+
+
+def test_what_is_sampled_for_a_query_does_not_depend_on_its_block():
+    # Blocks are as wide as the most candidates of a query in them: 4, 6, 8, 10 here.
+    items = np.tile(np.arange(10, dtype=np.int32), (8, 1))
+    items[np.arange(10) >= 4 + 2 * (np.arange(8)[:, None] // 2)] = PAD
+    values = np.random.default_rng(2).random((8, 10, 1)).astype(np.float32)
+    grades = np.zeros((8, 10), np.int8)
+    grades[:, 3] = 1
+
+    def rows(size):
+        rng, parts = np.random.default_rng(7), []
+        for at in range(0, 8, size):
+            block = slice(at, at + size)
+            wide = int((items[block] != PAD).sum(axis=1).max())
+            frame = Frame(values[block, :wide], items[block, :wide], ("one",))
+            parts.append(
+                sampled_rows(frame, grades[block, :wide], at, negatives=2, width=10, rng=rng)
+            )
+        return RankRows.concatenate(parts)
+
+    whole = rows(8)
+    assert (np.bincount(whole.queries) == 3).all()
+    for size in (1, 2, 4):
+        assert rows(size).values.tobytes() == whole.values.tobytes()
 
 
 def test_thinning_and_top_grades_agree_with_the_obvious_way():

@@ -240,7 +240,7 @@ def test_what_is_not_on_the_shortlist_follows_in_the_order_of_the_blend():
 def test_of_a_sample_the_cascade_learns_from_its_share_of_the_shortlist():
     frame, grades = bent(60, 15)
     first = Blend({"one": 1.0})
-    sample = sampled_rows(frame, grades, 0, negatives=9, rng=np.random.default_rng(1))
+    sample = sampled_rows(frame, grades, 0, negatives=9, width=20, rng=np.random.default_rng(1))
     kept = _shortlisted(sample, first, CONFIG.cascade_keeps)  # 10 of 20 candidates are there
     assert (np.bincount(kept.queries) == CONFIG.cascade_keeps // 2).all()
     whole = all_rows(frame, grades, 0)

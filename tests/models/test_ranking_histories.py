@@ -12,9 +12,8 @@ from contracts.state import EMPTY_STATE, MICROS_PER_DAY, UserState
 from models.base import PAD
 from models.data import ItemIndex
 from models.ranking.histories import (
-    histories_from_states,
-    history_from_state,
     newest,
+    padded_histories,
     states_from_one,
     states_from_table,
 )
@@ -35,33 +34,37 @@ STATE = UserState(
 )
 
 
+def history_at(state, now_us, length):
+    return padded_histories(states_from_one(state, INDEX), np.asarray([now_us]), length)
+
+
 def test_unknown_items_leave_no_hole_and_ages_are_days():
-    history = history_from_state(STATE, 103 * DAY, INDEX, 5)
+    history = history_at(STATE, 103 * DAY, 5)
     assert history.items.tolist() == [[PAD, PAD, 0, 1, 0]]
     assert history.event_types.tolist() == [[0, 0, VIEW, CART, PURCHASE]]
     assert history.ages_days.tolist() == [[0, 0, 3, 1, 1]]
 
 
 def test_events_at_the_moment_of_the_query_are_not_history():
-    at = history_from_state(STATE, 102 * DAY, INDEX, 5)
+    at = history_at(STATE, 102 * DAY, 5)
     assert at.items.tolist() == [[PAD, PAD, PAD, PAD, 0]]
-    after = history_from_state(STATE, 102 * DAY + 1, INDEX, 5)
+    after = history_at(STATE, 102 * DAY + 1, 5)
     assert (after.items != PAD).sum() == 3
 
 
 def test_a_longer_history_keeps_the_newest():
-    history = history_from_state(STATE, 103 * DAY, INDEX, 2)
+    history = history_at(STATE, 103 * DAY, 2)
     assert history.items.tolist() == [[1, 0]]
-    long = history_from_state(STATE, 103 * DAY, INDEX, 9)
+    long = history_at(STATE, 103 * DAY, 9)
     assert newest(long, 2).items.tolist() == [[1, 0]]
 
 
 def test_rows_of_a_table_equal_single_states():
     states = [STATE, EMPTY_STATE, UserState(["c"], [VIEW], [99 * DAY], [2.0], [99], [VIEW], [4])]
     times = np.array([103 * DAY, 103 * DAY, 103 * DAY])
-    table = histories_from_states(states_table(states), times, INDEX, 4)
+    table = padded_histories(states_from_table(states_table(states), INDEX), times, 4)
     for row, state in enumerate(states):
-        one = history_from_state(state, 103 * DAY, INDEX, 4)
+        one = history_at(state, 103 * DAY, 4)
         assert one.items[0].tolist() == table.items[row].tolist()
         assert one.ages_days[0].tolist() == table.ages_days[row].tolist()
 

@@ -9,15 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import torch
 
 from contracts.errors import BadInputError, RefusedError, SettingsError
 from contracts.tables import TIMESTAMP
 from models.artifacts import load_json, verify_manifest
-from models.bundle import build_release, judge_on_test, run_recipe
+from models.bundle import build_release, judge_on_test
 from models.data import training_data
 from models.evaluation.champion import Champion, load_champion
 from models.evaluation.gate import DataAge, Variety, judge
-from models.evaluation.leaks import permuted_labels, rows_before
+from models.evaluation.later import changed_without_later
+from models.evaluation.leaks import permuted_labels
 from models.evaluation.metrics import Interval
 from models.evaluation.roles import Roles
 from models.evaluation.segments import NEW_SHOPPERS, RETURNING_SHOPPERS
@@ -31,7 +33,7 @@ from models.recipe import (
     fit_retrievers,
     learn_to_fuse,
     prepare,
-    query_set,
+    refit_recipe,
     silent,
 )
 from models.registry import make_retriever
@@ -40,6 +42,7 @@ from tests.models.ranking_shop import (
     NOW,
     make_shop,
     micros,
+    rejoined,
     states_list,
     states_table,
     training_inputs,
@@ -167,11 +170,13 @@ def test_a_bundle_is_never_written_over(bundle, prepared, learned, judged):
 
 
 def test_equal_runs_give_equal_releases(shop, bundle, tmp_path):
-    again = run_recipe(shop.inputs, OPTIONS, CONFIG, tmp_path / "again")
+    ready = prepare(shop.inputs, CONFIG)
+    learnt = learn_to_fuse(ready, OPTIONS)
+    again = build_release(ready, learnt, judge_on_test(ready, learnt), tmp_path / "again")
     first, second = (verify_manifest(folder)["files"] for folder in (bundle[0], tmp_path / "again"))
     timed = {"metrics.json", "report.html"}  # they say how long things took
     assert {name for name in first if first[name] != second[name]} <= timed
-    assert again.metrics["tables"] == bundle[1]["tables"]
+    assert again["tables"] == bundle[1]["tables"]
 
 
 # -- champion --------------------------------------------------------------------------------------
@@ -258,6 +263,13 @@ def test_another_recipe_with_too_few_shoppers_is_refitted(bundle, prepared, lear
     assert result.metrics["champion"]["models"]["challenger"]["ndcg@10"] > 0
 
 
+def test_a_champion_that_cannot_be_refitted_whole_is_no_comparison(prepared):
+    config = replace(CONFIG, fusion="blend", ablation_queries=0)
+    options = {**OPTIONS, "text": {"encoder": "/nowhere/encoder"}}
+    with pytest.raises(RefusedError, match="champion's recipe.*'text'.*/nowhere/encoder"):
+        refit_recipe(prepared, config, options)
+
+
 # -- retrievers that fail
 # ---------------------------------------------------------------------------
 
@@ -278,6 +290,19 @@ def test_a_retriever_that_fails_is_left_out_by_name(prepared):
     assert any("ease is left out" in line for line in said)
     with pytest.raises(RefusedError, match="4 TiB"):
         fit_retrievers(data, {"popularity": {}, "ease": {}}, CONFIG, make=make)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is no error then")
+def test_one_device_setting_is_for_all_models(prepared):
+    data = prepared.data(prepared.roles.fit_end)
+    cuda = replace(CONFIG, device="cuda")
+    deep = {"item2vec": {"epochs": 1}, "ials": {"epochs": 1}}
+    found = fit_retrievers(data, {**OPTIONS, **deep}, cuda).failures
+    assert set(found) == set(deep) and all("sees no GPU" in said for said in found.values())
+    own = {name: {**chosen, "device": "cpu"} for name, chosen in deep.items()}
+    assert not fit_retrievers(data, {**OPTIONS, **own}, cuda).failures
+    with pytest.raises(SettingsError, match="training.device"):
+        replace(CONFIG, device="tpu")
 
 
 def test_settings_errors_stop_before_anything_is_fitted(prepared):
@@ -357,26 +382,38 @@ def test_targets_that_stand_first_are_a_leak_that_permuting_finds(rank_data):
     assert found.real > 0.5 and found.share > 0.9
 
 
-def test_rows_do_not_change_when_later_events_are_deleted(shop, prepared, learned):
+@pytest.fixture(scope="module")
+def rejoinable(shop):
+    n = shop.inputs.items.num_rows
+    came = [NOW - timedelta(days=400 if place % 3 else 1) for place in range(n)]
+    items = shop.inputs.items.append_column("valid_from", pa.array(came, TIMESTAMP))
+    return replace(shop.inputs, items=items, rejoined=rejoined(shop.events, shop.inputs.queries))
+
+
+def test_rows_do_not_change_when_what_came_later_is_deleted(rejoinable, prepared, learned):
     stage = FirstStage(learned.retrievers.models, prepared.catalogue, CONFIG)
-    queries = shop.inputs.queries
-    times = queries["event_timestamp"].cast(pa.int64()).to_numpy()
-    moment = NOW - timedelta(days=10)
-    rows = np.flatnonzero(times <= micros(moment))[-40:]
-    asked = queries.take(pa.array(rows))
+    assert changed_without_later(prepared, stage) is None  # it cannot be joined again
+    ready = prepare(rejoinable, CONFIG)
+    assert changed_without_later(ready, stage) == ()
 
-    def build(events):
-        states = states_table(states_list(events, asked), asked["query_id"].to_pylist())
-        inputs = replace(shop.inputs, queries=asked, states=states)
-        question = stage.ask(query_set(inputs, np.arange(len(rows)), stage.index).inputs)
-        return [question.frame(question.candidates(50)).values]
 
-    def leaky(events):
-        counts = np.bincount(stage.index.lookup(events["item_id"]), minlength=len(stage.index))
-        return [counts]
-
-    assert rows_before(build, shop.events, moment)
-    assert not rows_before(leaky, shop.events, moment)
+def test_features_that_know_what_came_later_are_named(rejoinable, prepared, learned):
+    stage = FirstStage(learned.retrievers.models, prepared.catalogue, CONFIG)
+    days = rejoinable.item_features
+    later = pc.add(days["purchases_28d"], pa.scalar(1.0, pa.float32()))
+    place = days.schema.get_field_index("purchases_28d")
+    leaky = replace(rejoinable, item_features=days.set_column(place, "purchases_28d", later))
+    assert changed_without_later(prepare(leaky, CONFIG), stage) == ("item__purchases_28d",)
+    # Each shopper's state as of a day after the query: what was done then is in the figures.
+    queries = rejoinable.queries
+    times = pc.add(queries["event_timestamp"].cast(pa.int64()), 86_400_000_000).cast(TIMESTAMP)
+    at = queries.schema.get_field_index("event_timestamp")
+    ahead = states_list(rejoinable.events, queries.set_column(at, "event_timestamp", times))
+    leaky = replace(rejoinable, states=states_table(ahead))
+    assert changed_without_later(prepare(leaky, CONFIG), stage)
+    # And a release of which that is true is refused.
+    judged = judge_on_test(prepare(leaky, CONFIG), learned)
+    assert "nothing known comes from later" in judged.verdict.reasons
 
 
 def test_roles_of_the_config_are_those_of_the_queries(shop):

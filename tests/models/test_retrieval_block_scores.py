@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
 
 from models.base import PAD, Catalogue, Histories, TrainingData
+from models.ranking.sum_loops import CompiledBlock
 from models.registry import load_retriever, make_retriever
 from models.retrieval.block_scores import DenseScores, HistoryBlock, VectorScores
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.item_search import ItemSearch
+from models.retrieval.weighting import Recency
 from tests.models.conformance import WEIGHTS, training
 
 N_ITEMS = 400
@@ -110,8 +115,40 @@ def test_a_query_gets_alone_what_it_gets_in_a_batch(model: DenseRetriever) -> No
     histories, allowed = some(), np.ones((1, N_ITEMS), bool)
     batch = model.block_scores(HistoryBlock(histories)).top(K, allowed)
     for row in range(len(histories)):
-        one = model.block_scores(HistoryBlock(histories[row : row + 1])).top(K, allowed)
-        np.testing.assert_allclose(one[1][0], batch[1][row], rtol=2e-5, atol=2e-6)
+        alone = histories[row : row + 1]
+        for block in (HistoryBlock(alone), CompiledBlock(alone)):
+            one = model.block_scores(block).top(K, allowed)
+            np.testing.assert_allclose(one[1][0], batch[1][row], rtol=2e-5, atol=2e-6)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_history_alone_is_summed_up_as_in_a_batch(data: st.DataObject) -> None:
+    length, weights = 12, np.array([1, 2, 5, 10, -2, 0, 2, -5, -1], np.float32)
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    items = rng.integers(PAD, 6, (1, length)).astype(np.int32)
+    kinds = rng.integers(0, len(weights), (1, length)).astype(np.int8)
+    ages = -np.sort(-rng.integers(0, 5, (1, length)) / 3).astype(np.float32)
+    alone = Histories(items, kinds, np.where(items == PAD, 0, ages).astype(np.float32))
+    recency = Recency(data.draw(st.sampled_from([0.7, 1.0])), 2.0)
+    table = sparse.random_array((5, 5), density=0.5, format="csr", rng=rng, dtype=np.float32)
+    found, expected = (
+        block.sums(table, weights, recency, n_items=5, size=5)
+        for block in (CompiledBlock(alone), HistoryBlock(alone))
+    )
+    ours, theirs = (
+        block.profiles(weights, recency, 5).toarray()
+        for block in (CompiledBlock(alone), HistoryBlock(alone))
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    asked = np.array([[0, 1, 2, 3, 4, PAD]], np.int32)
+    np.testing.assert_allclose(found.score(asked), expected.score(asked), rtol=2e-6)
+    allowed = rng.random((1, 5)) < 0.8
+    for k in (1, 3, 8):
+        items, scores = found.top(k, allowed)
+        wanted, best = expected.top(k, allowed)
+        np.testing.assert_allclose(scores, best, rtol=2e-6)
+        assert (items == PAD).tolist() == (wanted == PAD).tolist()
 
 
 def test_saved_and_loaded_it_searches_as_before(model: DenseRetriever, tmp_path: Path) -> None:

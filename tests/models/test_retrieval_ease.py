@@ -1,5 +1,6 @@
 """EASE."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -93,3 +94,15 @@ def test_few_neighbours_solve_the_smaller_system() -> None:
         system = whole[np.ix_(near, near)] + 5 * np.eye(7)
         expected = np.linalg.solve(system, whole[near, item])
         np.testing.assert_allclose(found[near, item], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_fitting_holds_one_matrix_of_all_pairs_at_a_time() -> None:
+    n = 2_000
+    rng = np.random.default_rng(0)
+    cells = (np.repeat(np.arange(2_000), 80), rng.integers(0, n, 160_000))
+    matrix = sparse.csr_array((np.ones(160_000, np.float32), cells), shape=(2_000, n))
+    tracemalloc.start()
+    _solve(matrix, 100.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.2 * 4 * n * n  # blocks of a fixed size are much of so small a system

@@ -5,7 +5,8 @@ import torch
 from scipy import sparse
 
 from models.registry import make_retriever
-from models.retrieval.ials import _SHORT, IALS, IALSConfig, _improve_rows, _solve_rows
+from models.retrieval.ials import IALS, IALSConfig, _solve_rows
+from models.retrieval.ials_steps import SHORT, improve_rows
 from models.training_run import TrainingRun
 from tests.models.conformance import WEIGHTS, RetrieverConformance, checkerboard, history
 
@@ -31,7 +32,7 @@ class TestIALS(RetrieverConformance):
         self,
     ) -> None:
         rng = np.random.default_rng(3)
-        lengths = [0, 1, _SHORT, _SHORT + 1, 90]
+        lengths = [0, 1, SHORT, SHORT + 1, 90]
         rows = [np.sort(rng.choice(100, size, replace=False)) for size in lengths]
         matrix = sparse.csr_array((len(rows), 100), dtype=np.float32)
         matrix.indptr = np.cumsum([0, *lengths]).astype(np.int32)
@@ -44,10 +45,10 @@ class TestIALS(RetrieverConformance):
         own = vectors[matrix.indices]
         exact = torch.from_numpy(_solve_rows(matrix.indptr, matrix.data, own, reg, gram))
         torch.testing.assert_close(
-            _improve_rows(matrix, factors, reg, 0.2, start, 1)[:3], exact[:3], rtol=1e-3, atol=1e-4
+            improve_rows(matrix, factors, reg, 0.2, start, 1)[:3], exact[:3], rtol=1e-3, atol=1e-4
         )
         torch.testing.assert_close(
-            _improve_rows(matrix, factors, reg, 0.2, start, 8), exact, rtol=1e-3, atol=1e-4
+            improve_rows(matrix, factors, reg, 0.2, start, 8), exact, rtol=1e-3, atol=1e-4
         )
 
     def test_the_error_falls(self) -> None:

@@ -1,5 +1,6 @@
 """SASRec."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from models.base import PAD
 from models.registry import make_retriever
 from models.retrieval.sasrec import SASRec, SASRecConfig
 from models.retrieval.sasrec_network import SASRecNetwork
-from models.retrieval.sequence_windows import epoch_batches, useful, window_bounds
+from models.retrieval.sequence_windows import Events, epoch_batches, useful, window_bounds
 from models.training import DivergedError
 from models.training_run import EpochDone, TrainingRun
 from tests.models.conformance import (
@@ -124,6 +125,40 @@ def test_an_epoch_is_bounded_and_draws_other_windows() -> None:
         assert sum((batch.items != PAD).sum() for batch in batches) == 9
         seen |= {int(item) for batch in batches for item in batch.items[:, -1]}
     assert seen == set(range(20))
+
+
+def test_a_basket_in_two_windows_is_shared_out_between_them() -> None:
+    # Five items of one basket, then one: windows of three cut the basket.
+    rows = [(0, 0, item) for item in range(5)] + [(0, 1, 5)]
+    events = useful(training(rows, n_items=6), WEIGHTS)
+    bounds = window_bounds(events.users, max_length=3, max_windows=2)
+    rng, newest = np.random.default_rng(0), np.zeros(6, int)
+    for _ in range(600):
+        (batch,) = epoch_batches(events, bounds, batch_size=4, max_events=99, rng=rng)
+        assert sorted(batch.items.ravel().tolist()) == [0, 1, 2, 3, 4, 5]
+        row = int((batch.items == 5).any(axis=1).argmax())
+        newest[batch.items[row]] += 1
+    assert newest[5] == 600  # the last basket is in the newer window
+    # Two of the five go with it, each as often as any other: 240 times, deviation 12.
+    assert np.abs(newest[:5] - 240).max() < 5 * 12
+
+
+def test_an_epoch_costs_what_it_draws_not_what_there_is() -> None:
+    n = 200_000
+    users = np.repeat(np.arange(n // 50, dtype=np.int32), 50)
+    has_next = np.ones(n, dtype=bool)
+    has_next[49::50] = False
+    ones = np.ones(n, np.float32)
+    events = Events(users, users, ones, np.arange(n), np.arange(n + 1), has_next)
+    bounds = window_bounds(users, max_length=50, max_windows=2)
+    tracemalloc.start()
+    batches = epoch_batches(
+        events, bounds, batch_size=64, max_events=2_000, rng=np.random.default_rng(1)
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(batch.items.size for batch in batches) == 2_000
+    assert peak < n * 8  # less than one number an event
 
 
 def test_events_without_weight_are_no_part_of_it() -> None:

@@ -212,7 +212,9 @@ def test_the_page_is_the_top_of_the_scores_of_all_items() -> None:
     rows = many(2000, seed=2)
     built = SearchIndex.build(rows, SearchConfig(), seed=3)
     text = rows.titles[17]
-    scores = built.fused_scores(built.read(text))
+    query = built.read(text)
+    found = built.lexical_scores(query)
+    scores = built.fuse(query, found, built.resemblance(query, found.lexical))
     expected = np.argsort(-scores, kind="stable")[:10]
     np.testing.assert_array_equal(built.search(text, 10).items, expected)
 

@@ -13,7 +13,6 @@ from models.search_spaces import (
     ANCHOR,
     ENDED_BY_LOSS,
     EVENT_WEIGHTS,
-    NOTHING_TO_TUNE,
     RANKER,
     SPACES,
     Choice,
@@ -37,9 +36,8 @@ def ends(within: Range) -> tuple[Value, Value]:
     return within.low, within.high
 
 
-def test_every_retriever_has_a_space_or_nothing_to_tune() -> None:
-    assert set(OF_RETRIEVERS) | NOTHING_TO_TUNE == set(RETRIEVERS)
-    assert not set(OF_RETRIEVERS) & NOTHING_TO_TUNE
+def test_every_retriever_has_a_space() -> None:
+    assert set(OF_RETRIEVERS) == set(RETRIEVERS)
     assert ENDED_BY_LOSS <= set(OF_RETRIEVERS)
     assert set(SPACES[EVENT_WEIGHTS]) | {ANCHOR} == set(EVENT_TYPES)
 

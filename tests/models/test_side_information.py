@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from contracts.events import EVENT_TYPES, PURCHASE
+from contracts.state import MICROS_PER_DAY
 from models.base import Catalogue, Histories, TrainingData
-from models.retrieval.matrices import US_PER_DAY
 from models.retrieval.sasrec import SASRec, SASRecConfig
 from models.retrieval.side_information import add_side_information, fold
 
@@ -70,10 +70,10 @@ def test_an_item_seen_once_is_found_by_its_kind() -> None:
         users=np.array(users, np.int32),
         items=np.array(items, np.int32),
         event_types=np.full(len(users), PURCHASE, np.int8),
-        times=order * US_PER_DAY,
+        times=order * MICROS_PER_DAY,
         n_users=max(users) + 1,
         catalogue=catalogue([(f"kind-{kind}",) for kind in kind_of]),
-        now=len(users) * US_PER_DAY,
+        now=len(users) * MICROS_PER_DAY,
     )
     config = SASRecConfig(
         embedding_size=16, epochs=12, batch_size=32, dropout=0.1, cold_start=False

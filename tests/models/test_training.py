@@ -7,12 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from contracts.errors import CorruptError, SettingsError
+from contracts.errors import SettingsError
+from models import checkpoints
+from models.checkpoints import fingerprint
 from models.device import _announce, choose_device
 from models.training import DivergedError, LoopOptions, TrainingReport, train
 from models.training_run import EpochDone, TrainingRun
+from tests.models.conformance import WEIGHTS, checkerboard
 
 CPU = torch.device("cpu")
 
@@ -231,12 +236,47 @@ def test_another_training_does_not_go_on_from_it(tmp_path: Path) -> None:
     assert len(told) == 6
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    checkpointed(tmp_path)
-    (found,) = tmp_path.glob("line-*.safetensors")
-    found.write_bytes(found.read_bytes()[:40])
-    with pytest.raises(CorruptError, match=rf"{found.name}.*delete it"):
-        checkpointed(tmp_path)
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def _without_luck(path: Path) -> None:
+    """Weights and optimizer can be put back, the random state cannot."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys() if key != "random.cpu"}
+        path.write_bytes(save(tensors, metadata=file.metadata()))
+
+
+def _of_another_code(path: Path) -> None:
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    path.write_bytes(save(tensors, metadata={"training_state": '{"rows": 3}'}))
+
+
+@pytest.mark.parametrize("damage", [_cut, _without_luck, _of_another_code])
+def test_a_damaged_checkpoint_costs_the_epochs_so_far_and_no_more(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, report, _ = checkpointed(tmp_path / "whole")
+    with pytest.raises(Killed):
+        checkpointed(tmp_path / "cut", die_after=3)
+    (found,) = (tmp_path / "cut").glob("line-*.safetensors")
+    damage(found)
+    network, same, told = checkpointed(tmp_path / "cut")
+    assert [done.epoch for done in told] == [1, 2, 3, 4, 5, 6]
+    assert torch.equal(network.weights, whole.weights)
+    assert same.losses == report.losses
+    (said,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert found.name in said.getMessage() and "from the start" in said.getMessage()
+
+
+def test_a_checkpoint_of_another_format_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mark() -> str:
+        return fingerprint("line", options(), checkerboard(), WEIGHTS, seed=1)
+
+    now = mark()
+    monkeypatch.setattr(checkpoints, "_FORMAT", checkpoints._FORMAT + 1)
+    assert mark() != now
 
 
 def test_what_is_no_number_is_in_no_checkpoint(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from contracts.settings import MonitorSettings
-from monitoring.calibration import Calibration, calibrate
-from monitoring.days import Column, Counts, Days
+from monitoring.calibration import Calibration, calibrate, calibrate_served
+from monitoring.days import Column, Counts, Days, Kind
 from monitoring.judge import Pair, judge_columns
 from tests.monitoring.shop import FIRST
 
@@ -121,3 +121,74 @@ def test_equal_seeds_give_equal_limits() -> None:
     found = [calibrate(days, SETTINGS, seed=seed) for seed in (1, 1, 2)]
     assert found[0] == found[1]
     assert found[0] != found[2]
+
+
+def test_a_small_change_that_stays_is_found_over_several_windows() -> None:
+    days = tilted(drawn(np.random.default_rng(11), 140), 112, "price", np.array([1.2, 1, 1, 0.95]))
+    limits = calibrated(days)
+    assert limits.lengths == (1, 2, 4)
+    pair = Pair(days, REFERENCE, np.arange(133, 140))
+    longer = [found for windows in (2, 4) if (found := pair.over(windows)) is not None]
+    assert [len(found.current) for found in longer] == [14, 28]
+    alone = judge_columns(pair, SETTINGS, limits, ["price"])[0]
+    together = judge_columns(pair, SETTINGS, limits, ["price"], longer=longer)[0]
+    assert (alone.days, alone.drifted) == (7, False)
+    assert (together.days, together.drifted) == (28, True)
+    # The window right after the reference has no longer one.
+    assert Pair(days, REFERENCE, WINDOW).over(2) is None
+
+
+def test_limits_rise_with_the_days_since_the_release_where_the_past_drifted() -> None:
+    days = drawn(np.random.default_rng(12), 112)
+    table = days.counts["group"]
+    table *= np.exp(np.linspace(0, 1.5, 112)[:, None] * np.linspace(-1, 1, 12))
+    limits = calibrated(days)
+    near, far = (limits.limits(0.02, 1, gap)["group"][0] for gap in (0, 35))
+    assert far > 1.5 * near
+    assert limits.limits(0.02, 1, limits.longest) == limits.limits(0.02, 1, 10_000)
+
+
+def test_a_column_whose_weeks_hang_together_needs_more() -> None:
+    days = drawn(np.random.default_rng(13), 112)
+    slow = np.repeat(np.random.default_rng(14).normal(0, 0.3, (4, 12)), 28, axis=0)
+    days.counts["group"][:] *= np.exp(slow)
+    found = calibrated(days)
+    widths = dict(zip(found.columns, found.widths, strict=True))
+    assert widths["group"] > 1.5
+    assert widths["kind"] < 1.5
+
+
+SERVED = (
+    Column("score", "score", ("a", "b", "c", "missing"), (1.0, 2.0), (0.0, 1.0, 2.0)),
+    Column("ctr", "outcome", ("no event", "event"), (), (0.0, 1.0)),
+)
+
+
+def served(rng: np.random.Generator, last_week: float = 1.0) -> Days:
+    """Six weeks of a release's lists; the click rate of the last week times a factor."""
+    n_days, visits = 42, 400
+    clicks = np.exp(rng.normal(np.log(0.2), 0.1, n_days)) * np.repeat(
+        [1.0, last_week], [n_days - 7, 7]
+    )
+    hits = rng.binomial(visits, np.minimum(clicks, 1.0)).astype(float)
+    scores = rng.multinomial(visits, [0.3, 0.3, 0.3, 0.1], n_days).astype(float)
+    counts = {"score": scores, "ctr": np.stack([visits - hits, hits], axis=1)}
+    return Days(FIRST, SERVED, counts, np.full(n_days, float(visits)))
+
+
+def served_alarms(days: Days, kind: Kind) -> list[str]:
+    limits = calibrate_served(days.between(FIRST, FIRST + 35), SETTINGS, kind, seed=1)
+    assert limits is not None
+    names = [column.name for column in SERVED if column.kind == kind]
+    pair = Pair(days, np.arange(7, 35), np.arange(35, 42))
+    return [found.name for found in judge_columns(pair, SETTINGS, limits, names) if found.drifted]
+
+
+def test_limits_of_what_was_served_come_from_the_release_s_own_days() -> None:
+    rng = np.random.default_rng(15)
+    calm = [served_alarms(served(rng), kind) for _ in range(50) for kind in ("score", "outcome")]
+    assert sum(map(bool, calm)) <= 6  # 2 of 100 are wanted; above 6 has a chance of 0.4 %
+    assert served_alarms(served(rng, 0.6), "outcome") == ["ctr"]
+    assert served_alarms(served(rng, 1.6), "outcome") == []
+    weeks = served(rng).between(FIRST, FIRST + 20)
+    assert calibrate_served(weeks, SETTINGS, "outcome", seed=1) is None

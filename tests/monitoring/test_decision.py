@@ -12,11 +12,11 @@ from monitoring.drift import DriftSummary, Verdict
 from monitoring.judge import ColumnDrift
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-SEVERE = ColumnDrift("hour", "data", "psi", 0.9, 0.1, True)
-MILD = ColumnDrift("price", "data", "psi", 0.15, 0.1, True)
-CALM = ColumnDrift("event_type", "data", "psi", 0.01, 0.1, False)
-SCORE = ColumnDrift("rung", "score", "psi", 0.9, 0.1, True)
-OUTCOME = ColumnDrift("ctr", "outcome", "drop", 0.6, 0.2, True)
+SEVERE = ColumnDrift("hour", "data", "psi", 0.9, 0.1, True, 14)
+MILD = ColumnDrift("price", "data", "psi", 0.15, 0.1, True, 14)
+CALM = ColumnDrift("event_type", "data", "psi", 0.01, 0.1, False, 14)
+SCORE = ColumnDrift("rung", "score", "psi", 0.9, 0.1, True, 14)
+OUTCOME = ColumnDrift("ctr", "outcome", "drop", 0.6, 0.2, True, 14)
 
 
 def make_summary(verdict: Verdict, *columns: ColumnDrift, feed: str = "") -> DriftSummary:

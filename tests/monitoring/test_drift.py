@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.drift_shop import states_of_shoppers
 from contracts import columns as c
 from contracts.errors import BadInputError, CorruptError
 from contracts.settings import MonitorSettings
@@ -48,17 +49,23 @@ def check(
 
 
 def test_nothing_changed_is_no_drift_and_a_planted_shift_is_named() -> None:
-    assert PROFILE.calibration is not None
+    assert PROFILE.calibrations["data"] is not None
+    assert PROFILE.calibrations["feature"] is not None
     same = check(later()).summary
     assert same.verdict == "no drift"
     assert "calibrated to 2.0%" in same.limits
     assert same.window == (DATA_END.isoformat(), NOW.isoformat())
     shifted = check(later(price_factor=1.8, purchase_share=0.6, late_hours=5)).summary
     assert shifted.verdict == "drift"
-    assert {found.name for found in shifted.drifted()} == {"event_type", "price", "hour"}
+    assert {found.name for found in shifted.drifted()} == {
+        "event_type",
+        "price",
+        "price_change",
+        "hour",
+    }
     ratios = [found.ratio for found in shifted.columns]
     assert ratios == sorted(ratios, reverse=True)
-    assert shifted.share_drifted == pytest.approx(3 / 8)
+    assert shifted.share_drifted == pytest.approx(4 / 9)
 
 
 def test_a_broken_feed_is_said_and_nothing_is_compared() -> None:
@@ -95,6 +102,43 @@ def test_bots_are_named_and_do_not_count() -> None:
     assert "`robot`: 3,000 events" in found.markdown()
 
 
+def test_shoppers_features_are_judged_beside_the_data() -> None:
+    now = DATA_END + timedelta(days=14)
+    kinds = {}
+    for visits in (1340, 5000):
+        events = make_events(2, start=DATA_END, days=14, visits=visits)
+        states = states_of_shoppers(pa.concat_tables([EVENTS, events]))
+        recent, bots = count(
+            PROFILE.learnt,
+            events,
+            make_items(),
+            since=FIRST + DAYS,
+            before=FIRST + DAYS + 14,
+            states=[states],
+        )
+        checked = check_drift(PROFILE, recent, bots, None, SETTINGS, now=now, release="7", seed=1)
+        kinds[visits] = {found.kind for found in checked.summary.drifted()}
+        judged = {found.kind for found in checked.summary.columns}
+        assert judged == {"data", "feature"}
+    # Who comes four times as often has other features; each of the events is as it was.
+    assert kinds == {1340: set(), 5000: {"feature"}}
+
+
+def test_a_broken_day_of_earlier_weeks_is_in_no_longer_window() -> None:
+    now = DATA_END + timedelta(days=28)
+    events = make_events(2, start=DATA_END, days=28, visits=2680)
+    longest = {}
+    for name, kept in (("whole", 1.0), ("broken", 0.05)):
+        day = pa.compute.floor_temporal(events[c.EVENT_TIMESTAMP], unit="day")
+        bad = pa.compute.equal(day, pa.scalar(DATA_END + timedelta(days=10)).cast(day.type))
+        some = np.random.default_rng(3).random(len(events)) >= kept
+        left = events.filter(pa.compute.invert(pa.compute.and_(bad, pa.array(some))))
+        found = check(left, now=now).summary
+        longest[name] = max(column.days for column in found.columns)
+    assert longest["whole"] == 28
+    assert longest["broken"] < 28
+
+
 def test_too_little_data_gives_no_verdict(tmp_path: Path) -> None:
     few = check(later().slice(0, 400), settings=MonitorSettings(window_days=7, broken_factor=1e6))
     assert few.summary.verdict in {"too little data", "broken feed"}
@@ -115,7 +159,9 @@ def test_a_window_that_begins_in_the_release_s_own_days_takes_them_from_the_prof
 def test_without_calibration_one_mild_column_is_not_drift_and_a_severe_one_is() -> None:
     events = make_events(1, days=28, visits=4000)
     young = make_profile(events, make_items(), START + timedelta(days=28), SETTINGS, seed=1)
-    assert young.calibration is None
+    assert young.calibrations == {"data": None, "feature": None}
+    # Histories of a young shop only grow: their features are not watched.
+    assert young.learnt.features == ()
     start = START + timedelta(days=28)
     verdicts = {}
     for share in (0.36, 0.7):
@@ -196,21 +242,26 @@ def test_the_summary_is_json() -> None:
     back = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
     assert back["columns"][0]["name"] == "event_type"
     assert back["columns"][0]["drifted"] is True
-    assert summary.markdown().startswith("**drift** for release 7: 1 of 8 columns drifted.")
+    assert summary.markdown().startswith("**drift** for release 7: 1 of 9 columns drifted.")
 
 
 def test_a_profile_is_read_back_as_it_was_and_names_nobody(tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     PROFILE.save(path)
     back = Profile.load(path)
+    assert back is not None
     assert back.learnt.columns == PROFILE.learnt.columns
-    assert back.calibration == PROFILE.calibration
-    assert back.calibrated(SETTINGS, 1) == PROFILE.calibration
-    assert back.calibrated(SETTINGS.model_copy(update={"window_days": 14}), 1) is None
+    assert back.learnt.features == PROFILE.learnt.features
+    assert back.calibrations == PROFILE.calibrations
+    assert back.calibrated(SETTINGS, 1) == PROFILE.calibrations
+    others = SETTINGS.model_copy(update={"window_days": 14})
+    assert back.calibrated(others, 1) == {"data": None, "feature": None}
     assert check(later(), profile=back).summary == check(later()).summary
     whole = path.read_text()
     assert "group1 > sub" in whole
     assert "user1" not in whole
+    path.write_text(whole.replace('"format": 2', '"format": 1'))
+    assert Profile.load(path) is None  # of older code: its counts do not compare
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CorruptError, match="not a reference profile"):
         Profile.load(path)

@@ -159,3 +159,19 @@ def test_bots_lists_do_not_count_and_a_young_release_has_no_reference() -> None:
     assert counted(rows[1:], []) is None
     assert counted(rows, [], release="8") is None
     assert counted([], []) is None
+
+
+def test_what_was_scored_in_shadow_was_not_served() -> None:
+    at = START + 8 * DAY
+    shadow = [row | {c.EXPERIMENT_ARM: "e-0001:shadow"} for row in answer("a:shadow", at, [1, 2])]
+    canary = [row | {c.EXPERIMENT_ARM: "e-0001:control"} for row in answer("a", at, [0, 1])]
+    clicks = [event("a", 1, "click", at + HOUR), event("a:shadow", 1, "click", at + HOUR)]
+    early = answer("early", START, [0])
+    served = counted([*early, *canary, *shadow], clicks)
+    alone = counted([*early, *canary], clicks)
+    assert served is not None
+    assert alone is not None
+    assert served.table == alone.table
+    assert served.rows == alone.rows == 3
+    for name, counts in alone.days.counts.items():
+        np.testing.assert_array_equal(served.days.counts[name], counts)

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.live_service import LiveService, live_service, make_home
-from features.snapshot import current_snapshot
 from features.sources import LakeFiles
 from services.engine import Engine, load_release
-from services.shelf import Shelf, load_shelf
-from tests.services.shop import make_bundle, make_lake, publish
+from services.shelf import Shelf
+from tests.services.shop import make_bundle, make_lake, publish, shelf_of
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,7 @@ class Shop:
     knn: Path
 
     def shelf(self) -> Shelf:
-        snapshot = current_snapshot(self.features)
-        assert snapshot is not None
-        return load_shelf(snapshot)
+        return shelf_of(self.features)
 
     def engine(self, bundle: str = "blend", *, shelf: bool = True) -> Engine:
         release = load_release("1", getattr(self, bundle), {})

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from contracts import columns as c
 from contracts.tables import INTERACTIONS, ITEMS, TIMESTAMP
 from features.shoppers import shopper_events
-from features.snapshot import publish_snapshot
+from features.snapshot import current_snapshot, publish_snapshot
 from features.sources import LakeFiles
 from models.artifacts import write_manifest
 from models.data import catalogue_from_arrow, training_data
@@ -23,6 +23,7 @@ from models.ranking.config import RecipeConfig
 from models.ranking.first_stage import FirstStage
 from models.ranking.two_stage import TwoStageRecommender
 from models.registry import make_retriever
+from services.shelf import Shelf, load_shelf
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TEA, CUPS = "tea > green", "cups > glass"
@@ -84,6 +85,7 @@ def make_lake(folder: Path) -> LakeFiles:
 
 
 BLEND = {"popularity": 0.2, "item_knn": 0.8}
+WORDED = {"popularity": 0.2, "item_knn": 0.5, "text": 0.3}
 
 
 def add_items(files: LakeFiles, folder: Path, rows: list[dict[str, Any]]) -> LakeFiles:
@@ -126,3 +128,19 @@ def make_bundle(
 def publish(files: LakeFiles, features: Path, now: datetime = NOW) -> str:
     """Publish the catalogue snapshot."""
     return publish_snapshot(files, now=now, root=features)
+
+
+def shelf_of(features: Path) -> Shelf:
+    """Load the snapshot that was published last."""
+    snapshot = current_snapshot(features)
+    assert snapshot is not None
+    return load_shelf(snapshot)
+
+
+def make_worded(
+    files: LakeFiles, folder: Path, arrivals: list[dict[str, Any]]
+) -> tuple[Path, Shelf]:
+    """Return a bundle that knows the items' words (WORDED), and a later snapshot with arrivals."""
+    bundle = make_bundle(files, folder / "bundle", weights=WORDED)
+    publish(add_items(files, folder / "more", arrivals), folder / "features")
+    return bundle, shelf_of(folder / "features")

@@ -9,26 +9,13 @@ import pytest
 from contracts.events import EVENT_CODES
 from contracts.state import EMPTY_STATE, UserState
 from contracts.wire import RecommendedItem, RecommendRequest, RecommendResponse
-from features.snapshot import current_snapshot
 from features.state import StateEvent, append_events
 from services.deadlines import Deadline
 from services.engine import Engine, load_release, micros
 from services.explain import BIAS, Explainer
-from services.shelf import load_shelf
 from tests.services.conftest import Shop
-from tests.services.shop import (
-    CUPS,
-    NOW,
-    TEA,
-    add_items,
-    cup,
-    make_bundle,
-    make_lake,
-    publish,
-    tea,
-)
+from tests.services.shop import CUPS, NOW, TEA, WORDED, cup, make_lake, make_worded, tea
 
-WEIGHTS = {"popularity": 0.2, "item_knn": 0.5, "text": 0.3}
 NEW = "new-cup"
 
 
@@ -36,16 +23,12 @@ NEW = "new-cup"
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """A release on a snapshot with an arrival and an item without a title."""
     root: Path = tmp_path_factory.mktemp("explained")
-    files = make_lake(root / "lake")
-    bundle = make_bundle(files, root / "bundle", weights=WEIGHTS)
     arrivals = [
         {"item_id": NEW, "title": "The cup", "category": CUPS, "price": 4.5},
         {"item_id": "nameless", "category": TEA, "price": 1.0},
     ]
-    publish(add_items(files, root / "more", arrivals), root / "features")
-    published = current_snapshot(root / "features")
-    assert published is not None
-    return Engine(load_release("1", bundle, {}), load_shelf(published))
+    bundle, shelf = make_worded(make_lake(root / "lake"), root, arrivals)
+    return Engine(load_release("1", bundle, {}), shelf)
 
 
 def state(*events: tuple[str, str]) -> UserState:
@@ -84,7 +67,7 @@ class TestNumbers:
         assert len(items) == request_.get("k", 8)
         for item in items:
             assert item.contributions is not None
-            assert set(item.contributions) == {*WEIGHTS, BIAS}
+            assert set(item.contributions) == {*WORDED, BIAS}
             assert sum(item.contributions.values()) == pytest.approx(item.score, abs=1e-5)
 
     def test_asking_why_changes_nothing_else(self, engine: Engine) -> None:

@@ -24,7 +24,11 @@ KEYS = ApiKeys([("shop", SHOP), ("operator", OPERATOR)])
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with what came through the door."""
     request = Request(scope, receive)
-    body = await request.body()
+    try:
+        body = await request.body()
+    except Exception:  # as BentoML does, whatever is wrong with a body
+        await JSONResponse({"error": "unexpected"}, status_code=500)(scope, receive, send)
+        return
     if scope["path"] == "/v1/broken":
         raise RuntimeError("a secret of ours")
     kind = request.headers.get("content-type")
@@ -94,6 +98,23 @@ def test_bodies_are_json_and_not_too_large() -> None:
     assert taken.json() == {"size": 1, "type": "application/json"}
     assert large.status_code == 413
     assert got.json()["type"] is None
+
+
+def test_what_is_too_large_is_counted_as_it_is_answered() -> None:
+    registry = CollectorRegistry()
+    app = door(registry=registry)
+    large: Any = ("POST", "/v1/release", {**as_key(OPERATOR), "content": b" " * LARGEST_BODY * 2})
+
+    def counted(status: str) -> float:
+        labels = {"endpoint": "/v1/release", "status": status}
+        return registry.get_sample_value("amalgam_request_seconds_count", labels) or 0.0
+
+    call(app, large)  # see below, on Feast
+    before = counted("413"), counted("500")
+    (answer,) = call(app, large)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    assert (counted("413"), counted("500")) == (before[0] + 1, before[1])
+    assert registry.get_sample_value("amalgam_refused_total", {"reason": "too_large"}) >= 2
 
 
 def test_what_goes_wrong_inside_stays_inside(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import signal
 import subprocess
@@ -93,6 +94,24 @@ def test_buffered_lines_are_written_by_the_tick(tmp_path: Path) -> None:
     written.buffer(lines(3))
     written.close()
     assert read(next(tmp_path.iterdir())) == lines(1, 2, 3)
+
+
+def test_a_line_that_is_no_json_holds_up_no_other(tmp_path: Path, caplog: Any) -> None:
+    written = journal(tmp_path, rows=100)
+    bad = [{"request_id": "r-nan", "score": math.nan}, {"request_id": "r-set", "score": {1}}]
+    written.buffer([*lines(1), *bad, *lines(2)])
+    written.tick()
+    (segment,) = tmp_path.iterdir()
+    assert read(segment) == lines(1, 2)
+    assert written.waiting()[1] == 2
+    assert [record.args[1] for record in caplog.records] == ["r-nan", "r-set"]
+    # What was to be on disk before it returns is not dropped without a word to who sent it.
+    with pytest.raises(ValueError, match="JSON compliant"):
+        written.append([*lines(3), *bad])
+    written.buffer(bad)
+    written.close()
+    assert read(next(tmp_path.iterdir())) == lines(1, 2)
+    assert len(caplog.records) == 4
 
 
 def test_a_folder_that_cannot_be_written_refuses_the_events(tmp_path: Path) -> None:

@@ -77,6 +77,41 @@ def test_a_click_changes_the_next_list(page: Page) -> None:
     assert sum(item[:3] == opened for item in after[:5]) > sum(i[:3] == opened for i in before[:5])
 
 
+def test_controls_are_no_second_view(page: Page) -> None:
+    views = page.locator("#trail li").filter(has_text="view: The tea-03")
+    open_product(page, tea(3))
+    for wish in ("3", "7"):
+        with page.expect_response("**/v1/bought_together"):
+            page.get_by_label("Diversity").fill(wish)
+    expect(page.locator("#diversity-said")).to_have_text("0.7")
+    expect(views).to_have_count(1)
+    page.get_by_role("link", name="Amalgam").click()
+    expect(page.locator("#similar")).to_have_count(0)
+    open_product(page, tea(3))
+    expect(views).to_have_count(2)
+
+
+def test_a_scenario_of_the_rules_can_be_chosen(server: Server, page: Page) -> None:
+    (server.home / "rules.toml").write_text("[scenarios.landing]\nhide = {categories = ['tea']}")
+    headers = {"Authorization": f"Bearer {OPERATOR_KEY}"}
+    for _ in range(100):
+        if "landing" in server.client.get("/v1/release", headers=headers).json()["scenarios"]:
+            break
+        page.wait_for_timeout(100)
+    page.reload()
+    expect(page.locator("#scenario option")).to_have_text([
+        "home",
+        "product",
+        "cart",
+        "email",
+        "landing",
+    ])
+    with page.expect_response("**/v1/recommend"):
+        page.get_by_label("Scenario").select_option("landing")
+    expect(page.locator("#list .card").first).to_be_visible()
+    expect(page.locator("#list .card[data-item^=tea]")).to_have_count(0)
+
+
 def test_a_product_shows_what_is_like_it(page: Page) -> None:
     open_product(page, tea(3))
     similar = listed(page, "#similar")

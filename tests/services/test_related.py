@@ -1,10 +1,11 @@
 """Substitutes, complements and batches: planted truth, every rung, nothing left out comes back."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,33 +15,26 @@ import pytest
 from pydantic import ValidationError
 
 from contracts import columns as c
+from contracts.errors import UnavailableError
+from contracts.state import UserState
 from contracts.tables import PREDICTION_LOG
-from contracts.wire import EventsRequest, RecommendRequest
+from contracts.wire import EventsRequest, RecommendRequest, RecommendResponse
 from contracts.wire_related import BoughtTogetherRequest, RecommendBatchRequest, SimilarRequest
-from features.snapshot import current_snapshot
+from contracts.wire_search import SearchRequest
 from features.sources import LakeFiles
 from models.artifacts import load_json, save_json, write_manifest
 from services.batch import answer_batch
 from services.engine import Answer, Engine, Release, load_release
+from services.metrics import Metrics
 from services.problems import NoReleaseError
 from services.related import TogetherAnswer
+from services.rules import read_rules
 from services.serving import Serving
-from services.shelf import Shelf, load_shelf
-from tests.services.shop import (
-    GONE,
-    N_ITEMS,
-    NOW,
-    TEA,
-    add_items,
-    cup,
-    make_bundle,
-    make_lake,
-    publish,
-    tea,
-)
+from services.shelf import Shelf
+from services.shoppers import MemoryStates
+from tests.services.shop import GONE, N_ITEMS, NOW, TEA, cup, make_lake, make_worded, tea
 from tests.services.worker import holder_of, worker
 
-WEIGHTS = {"popularity": 0.2, "item_knn": 0.5, "text": 0.3}
 NEW = "new-tea"
 ARRIVALS: list[dict[str, Any]] = [
     {"item_id": NEW, "title": "The tea-05", "category": TEA, "price": 3.5}
@@ -89,17 +83,14 @@ class Related:
 def related(tmp_path_factory: pytest.TempPathFactory) -> Related:
     root = tmp_path_factory.mktemp("related")
     files = with_baskets(make_lake(root / "lake"), root / "baskets")
-    bundle = make_bundle(files, root / "bundle", weights=WEIGHTS)
-    publish(add_items(files, root / "more", ARRIVALS), root / "features")
-    published = current_snapshot(root / "features")
-    assert published is not None
+    bundle, shelf = make_worded(files, root, ARRIVALS)
     release = load_release("1", bundle, {})
     # As a release was written before there was such a table.
     config = load_json(bundle, "config")
     del config["bought_together"]
     save_json(bundle, "config", config)
     write_manifest(bundle, {})
-    return Related(release, load_release("2", bundle, {}), load_shelf(published))
+    return Related(release, load_release("2", bundle, {}), shelf)
 
 
 def similar(engine: Engine, item_id: str, **request: Any) -> Answer:
@@ -198,6 +189,16 @@ class TestSimilar:
             assert cup(8) not in ids(found.answer)
             assert all(cup(8) not in bundle for bundle in found.bundles)
 
+    def test_without_a_snapshot_they_hide_it_too(self, related: Related) -> None:
+        rules = read_rules(f"[all.hide]\nitems = ['{cup(8)}', '{tea(7)}']".encode(), "rules")
+        engine, open_ = Engine(related.release, None, rules), Engine(related.release, None)
+        for filters in ({}, {"in_stock": False}):
+            assert tea(7) in ids(similar(open_, tea(5), k=50, filters=filters))
+            assert tea(7) not in ids(similar(engine, tea(5), k=50, filters=filters))
+            assert tea(7) not in ids(similar(engine, "no such item", k=50, filters=filters))
+            assert cup(8) in ids(together(open_, tea(6), k=50, filters=filters).answer)
+            assert cup(8) not in ids(together(engine, tea(6), k=50, filters=filters).answer)
+
     def test_a_fault_of_the_release_costs_its_rungs_only(
         self, related: Related, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -207,10 +208,10 @@ class TestSimilar:
         monkeypatch.setattr("services.similar.substitutes", broken)
         monkeypatch.setattr("services.together._of_items", broken)
         answer = similar(related.engine, tea(5), k=5)
-        assert answer.rung == "segment_popularity"
+        assert (answer.rung, answer.skipped) == ("segment_popularity", ("model",))
         assert all("tea" in item_id for item_id in ids(answer))
         found = together(related.engine, tea(5), k=5)
-        assert found.answer.rung == "global_popularity"
+        assert (found.answer.rung, found.answer.skipped) == ("global_popularity", ("model",))
         assert len(found.answer.places) == 5
         assert "failed on a question" in caplog.text
         with pytest.raises(ValueError, match="damaged"):
@@ -383,6 +384,41 @@ class TestServing:
             assert (cup(7) in {item.item_id for item in other.items}) is shown
 
 
+class DownStore(MemoryStates):
+    """A store that cannot be read."""
+
+    def online_user(self, user_id: str) -> UserState:
+        raise UnavailableError(user_id)
+
+
+class Counted(Metrics):
+    """Keeps what it is told was skipped."""
+
+    def __init__(self) -> None:
+        self.skipped: dict[str, tuple[str, ...]] = {}
+
+    def answered(self, endpoint: str, *, skipped: Iterable[str] = (), **_: Any) -> None:
+        self.skipped[endpoint] = tuple(skipped)
+
+    def journal(self, kind: str, *, seconds: float, rows: int) -> None:
+        """Not looked at here."""
+
+
+def test_what_was_left_out_is_said_and_counted(related: Related, tmp_path: Path) -> None:
+    holder, metrics = holder_of(related.release, related.shelf), Counted()
+    with worker(tmp_path, holder, store=DownStore(), metrics=metrics) as serving:
+        serving._searching.wait()
+        similar = serving.similar(SimilarRequest(item_id=tea(5), user_id="ann"))
+        together = serving.bought_together(BoughtTogetherRequest(item_id=tea(5), user_id="ann"))
+        found = serving.search(SearchRequest(query="tea", user_id="ann"))
+        assert serving.similar(SimilarRequest(item_id=tea(5))).skipped == []
+        serving.similar(SimilarRequest(item_id=tea(5), session_id="s"))
+    assert similar.skipped == together.skipped == found.skipped == ["states"]
+    assert metrics.skipped == dict.fromkeys(
+        ("/v1/similar", "/v1/bought_together", "/v1/search"), ("states",)
+    )
+
+
 class TestBatch:
     def test_each_is_answered_as_alone_or_has_its_own_error(
         self, serving: Serving, tmp_path: Path
@@ -410,15 +446,33 @@ class TestBatch:
         answered = {result.answer.request_id for result in answer.results if result.answer}
         assert answered <= {line["request_id"] for line in logged(serving, tmp_path)}
 
-    def test_nothing_to_answer_from_is_the_error_of_each(self) -> None:
-        def recommend(_: RecommendRequest) -> Any:
-            raise NoReleaseError("nothing is loaded")
+    @pytest.mark.filterwarnings("ignore:.*__get_pydantic_core_schema__")  # BentoML's
+    def test_what_goes_wrong_with_one_is_its_own_error(
+        self, serving: Serving, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        from services.service import RecommenderService
 
-        answer = answer_batch(RecommendBatchRequest(requests=[{}, {}]), recommend)
-        assert [result.error and result.error.code for result in answer.results] == [
+        def recommend(request: RecommendRequest) -> RecommendResponse:
+            if request.k == 1:
+                raise NoReleaseError("nothing is loaded")
+            if request.k == 2:
+                return RecommendResponse.model_validate({"request_id": "no more than that"})
+            return serving.recommend(request)
+
+        service: Any = SimpleNamespace(serving=SimpleNamespace(recommend=recommend))
+        batch = RecommendBatchRequest(requests=[{"k": 1}, {"k": 2}, {"k": 3}])
+        call: Any = RecommenderService.inner.recommend_batch
+        results = call.func(service, batch).results
+        assert [result.error and result.error.code for result in results] == [
             "no_release",
-            "no_release",
+            "internal",
+            None,
         ]
+        assert len(results[2].answer.items) == 3
+        # The operator learns what the callers do not.
+        assert "no_release: nothing is loaded" in caplog.text
+        assert "no answer to a RecommendRequest" in caplog.text
+        assert "request_id" not in str(results[1].error)
 
     def test_its_size_is_limited(self) -> None:
         for requests in ([], [{}] * 101):

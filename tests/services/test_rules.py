@@ -551,6 +551,16 @@ class TestSource:
         assert "not in use" in caplog.text
         file.unlink()
         assert source.load(source.wanted()).digest == "none"
+        # The rules were withdrawn: no bad file brings them back, nor those of an emptied file.
+        for withdrawn in (None, ""):
+            file.write_text("[all]\ndiversity = 0.25")
+            source.load(source.wanted())
+            file.unlink() if withdrawn is None else file.write_text(withdrawn)
+            source.load(source.wanted())
+            file.write_text("not toml")
+            for reader in (source, self.source(tmp_path)):
+                held = reader.load(reader.wanted())
+                assert (held.error is None, held.preset("home").diversity) == (False, 0.0)
 
     def test_a_first_file_that_is_bad_leaves_the_built_in(self, tmp_path: Path) -> None:
         (tmp_path / "rules.toml").write_text("typo = 1")
@@ -597,7 +607,7 @@ class TestSource:
         source = self.source(tmp_path)
         held = source.load(source.wanted())
         assert (held.error, held.preset("home").diversity) == (None, 0.25)
-        assert "no copy to fall back on" in caplog.text
+        assert "copy to fall back on is not renewed" in caplog.text
 
     def test_the_command_waits_for_the_workers(
         self, labelled: Labelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -156,6 +156,12 @@ def test_a_record_is_one_line() -> None:
     assert escaped("Łódź 茶 % x") == "Łódź 茶 % x"
 
 
+def test_a_format_that_does_not_fit_is_told_as_it_is() -> None:
+    told = record("%d items\n", "many")
+    assert Guard().filter(told)
+    assert logging.Formatter("%(message)s").format(told) == "%d items\\n"
+
+
 def test_what_an_error_says_forges_no_line_of_a_trace() -> None:
     try:
         raise ValueError(f"bad\n{FORGED}")

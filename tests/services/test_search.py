@@ -414,6 +414,15 @@ class TestServing:
             assert missing.status_code == 404
             assert missing.json()["error"]["code"] == "not_found"
 
+    @pytest.mark.filterwarnings("ignore:The `__get_pydantic_core_schema__`")  # of BentoML
+    @pytest.mark.parametrize("path", ["/v1/release", "/v1/releases", "/v1/items/pan"])
+    def test_a_worker_that_still_starts_says_so(self, path: str) -> None:
+        from services import service
+
+        with TestClient(service.pages) as client:
+            early = client.get(path)
+        assert (early.status_code, early.json()["error"]["code"]) == (503, "no_release")
+
 
 @pytest.mark.parametrize(
     "request_",

@@ -2,13 +2,16 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from contracts.errors import NotFoundError, UnavailableError
 from contracts.pseudonyms import Pseudonymiser
@@ -22,9 +25,10 @@ from lake.intake import ingest
 from lake.journal_source import journal_segments
 from lake.store import Lake
 from services.comparison import OtherReleases
-from services.engine import Engine, Release, load_release
+from services.engine import Answer, Engine, Release, load_release
 from services.holder import Held, Holder
 from services.problems import NoReleaseError
+from services.rules import read_rules
 from services.serving import Serving
 from services.shelf import Shelf
 from services.shoppers import Logins, MemoryStates
@@ -223,6 +227,24 @@ class TestPredictionLog:
         assert [line["position"] for line in lines] == [1, 2, 3, 4, 5]
         assert lines[0]["release"] == "blend"
 
+    def test_what_cannot_be_answered_is_not_logged(
+        self, pointers: Pointers, tmp_path: Path
+    ) -> None:
+        class Unsure(Engine):
+            def recommend(self, request: RecommendRequest, *args: Any, **more: Any) -> Answer:
+                found = super().recommend(request, *args, **more)
+                if request.k > 1:
+                    return found
+                return replace(found, places=[replace(found.places[0], score=math.nan)])
+
+        with worker(tmp_path, pointers.holder(Unsure)) as serving:
+            with pytest.raises(ValidationError, match="finite"):
+                ask(serving, k=1)
+            answer = serving.recommend(RecommendRequest(k=2))
+            serving._predictions.tick()
+            lines = journaled(tmp_path, "predictions")
+            assert [line["request_id"] for line in lines] == [answer.request_id] * 2
+
 
 class TestMoment:
     def test_at_is_the_moment(self, serving: Serving, clock: Clock) -> None:
@@ -300,22 +322,30 @@ class TestHolder:
         serving._holder.poll()
         assert pointers.published[-1].error is None
 
-    def test_what_loads_but_does_not_answer_leaves_the_old(
-        self, pointers: Pointers, caplog: Any
+    def test_a_retry_that_fails_alike_is_told_once(
+        self, pointers: Pointers, caplog: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        class Picky(Engine):
-            def warm(self) -> None:
-                if self.version == "knn":
-                    raise ValueError("features differ")
-                super().warm()
-
-        holder = pointers.holder(Picky)
+        monkeypatch.setattr("services.holder.RETRY_SECONDS", 0.0)
+        holder = pointers.holder()
         holder.poll(first=True)
-        pointers.release = "knn"
-        with caplog.at_level(logging.CRITICAL):
+        pointers.release = "missing"
+        for _ in range(3):
             holder.poll()
-        assert holder.current.engine.version == "blend"
-        assert "features differ" in str(holder.current.error)
+        assert pointers.loads == 4
+        assert [held.wanted for held in pointers.published] == ["blend", "missing"]
+        assert caplog.text.count("does not load") == 1
+        pointers.release = "missing too"
+        holder.poll()
+        assert pointers.published[-1].wanted == "missing too"
+
+    def test_the_scenarios_of_the_rules_are_told(self, pointers: Pointers, tmp_path: Path) -> None:
+        rules = read_rules(b"[scenarios.landing]\nlike = 'cart'", "rules")
+        holder = pointers.holder(lambda release, shelf, _: Engine(release, shelf, rules))
+        with worker(tmp_path, holder) as serving:
+            told = serving.release().scenarios
+            assert set(told) == {"home", "product", "cart", "email", "landing"}
+            for scenario in told:
+                assert len(ask(serving, scenario=scenario)) == 4
 
     def test_nothing_to_serve_is_said_so(self, pointers: Pointers) -> None:
         pointers.release = pointers.snapshot = None

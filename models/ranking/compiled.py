@@ -1,0 +1,52 @@
+"""How the innermost loops of the second stage are compiled, and the array types they take.
+
+One request asks for some fifty features of 300 pairs: laid out as array operations that is a
+thousand small calls, as one compiled loop it is one. Training runs the same loops over many
+queries, so that a live request gets what its row of a training frame holds, bit for bit. Compiled
+code is kept beside the sources (or below NUMBA_CACHE_DIR), so only the first import compiles.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+import numba
+from numba import types
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _array(kind: Any, n_dimensions: int) -> Any:
+    """Return the type of a contiguous array that is only read; memory-mapped ones are."""
+    return types.Array(kind, n_dimensions, "C", readonly=True)
+
+
+BOOL_1, BOOL_2, BOOL_3 = (_array(types.boolean, n) for n in (1, 2, 3))
+INT8_1, INT8_2 = (_array(types.int8, n) for n in (1, 2))
+INT32_1, INT32_2 = (_array(types.int32, n) for n in (1, 2))
+INT64_1, INT64_2, INT64_3 = (_array(types.int64, n) for n in (1, 2, 3))
+FLOAT32_1, FLOAT32_2, FLOAT32_3 = (_array(types.float32, n) for n in (1, 2, 3))
+FLOAT64_1, FLOAT64_2 = (_array(types.float64, n) for n in (1, 2))
+INT64: Final = types.int64
+FLOAT32: Final = types.float32
+FLOAT64: Final = types.float64
+OUT_2, OUT_3 = (types.Array(types.float32, n, "A") for n in (2, 3))
+"""Parts of a frame, to write to."""
+OUT_INT8, OUT_INT32, OUT_FLOAT32 = (
+    types.Array(kind, 2, "C") for kind in (types.int8, types.int32, types.float32)
+)
+"""Whole arrays, to write to."""
+
+
+def compiled(*arguments: tuple[Any, ...]) -> Callable[[Function], Function]:
+    """Compile a function for arguments of these types alone, each tuple a way to call it, when its
+    module is imported; without the interpreter's lock, and in the order of operations as written.
+    """
+    made = numba.njit(list(arguments), cache=True, nogil=True, error_model="numpy")
+    return cast(Callable[[Function], Function], made)
+
+
+def inlined(function: Function) -> Function:
+    """Compile a function that compiled ones of the same module call: a change of its module alone
+    is seen when these are kept on disk.
+    """
+    return cast(Function, numba.njit(function, cache=True, nogil=True, error_model="numpy"))

@@ -1,0 +1,289 @@
+"""The compiled loops behind the retrievers that sum up rows of a table: what `HistoryBlock` does in
+numpy, for where there is no compiler.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from models.base import PAD, FloatArray, IntArray
+from models.ranking.compiled import (
+    BOOL_1,
+    FLOAT32_1,
+    FLOAT32_2,
+    FLOAT64,
+    FLOAT64_1,
+    INT8_2,
+    INT32_1,
+    INT32_2,
+    INT64,
+    INT64_1,
+    compiled,
+    inlined,
+)
+from models.retrieval.block_scores import Allowed, BlockScores, HistoryBlock, SparseScores
+from models.retrieval.weighting import Recency
+
+Long = NDArray[np.int64]
+Vector = NDArray[np.float64]
+_LARGEST: Final = np.iinfo(np.int32).max
+_SPREADS: Final = 2654435761  # 2^32 over the golden ratio: neighbours get slots far apart
+
+
+@inlined
+def _undone(at: int, items: IntArray, ages: FloatArray, weights: Vector) -> bool:
+    """Say whether another event on the same item undid one: see `weighting.standing`."""
+    for other in range(len(items)):
+        if items[other] != items[at] or weights[other] == 0 or weights[at] * weights[other] > 0:
+            continue
+        if ages[other] < ages[at] or (weights[at] > 0 and ages[other] == ages[at]):
+            return True
+    return False
+
+
+@inlined
+def _canonical(items: IntArray, types: NDArray[np.int8], ages: FloatArray) -> Long:
+    """Return the order of events: oldest first, then by item, then by type."""
+    order = np.argsort(types, kind="mergesort")
+    order = order[np.argsort(items[order], kind="mergesort")]
+    return order[np.argsort(-ages[order], kind="mergesort")]
+
+
+@inlined
+def _useful(items: IntArray, ages: FloatArray, weights: Vector, n_items: int) -> Long:
+    """Return the places of the events that stand, on items that the model knows."""
+    against = (weights < 0).any()
+    useful, n = np.empty(len(items), np.int64), 0
+    for at in range(len(items)):
+        known = items[at] != PAD and items[at] < n_items and weights[at] != 0
+        if known and not (against and _undone(at, items, ages, weights)):
+            useful[n] = at
+            n += 1
+    return useful[:n]
+
+
+@inlined
+def _strengths(
+    ages: FloatArray, weights: Vector, order: Long, basket_decay: float, half_life_days: float
+) -> Vector:
+    """Return the recency weights of events in canonical order."""
+    n = len(order)
+    strength = np.zeros(n)
+    later, decay = 0, np.log2(basket_decay)
+    for place in range(n - 1, -1, -1):
+        age = ages[order[place]]
+        if place < n - 1 and age != ages[order[place + 1]]:
+            later += 1
+        since = float(age) - float(ages[order[-1]])
+        strength[place] = weights[order[place]] * np.exp2(later * decay - since / half_life_days)
+    return strength
+
+
+@compiled((INT32_2, INT8_2, FLOAT32_2, FLOAT64_1, FLOAT64, FLOAT64, INT64))
+def _profiles(
+    items: IntArray,
+    types: NDArray[np.int8],
+    ages: FloatArray,
+    event_weights: Vector,
+    basket_decay: float,
+    half_life_days: float,
+    n_items: int,
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return what `weighting.profiles` does of (B, L) histories, as the parts of a CSR matrix: row
+    starts, items, ascending in a row, and their summed weights.
+    """
+    n_rows, length = items.shape
+    starts = np.zeros(n_rows + 1, np.int32)
+    held, sums = np.empty(n_rows * length, np.int32), np.zeros(n_rows * length)
+    n_held = 0
+    for row in range(n_rows):
+        weights = np.zeros(length)
+        for at in range(length):
+            if items[row, at] != PAD:
+                weights[at] = event_weights[types[row, at]]
+        useful = _useful(items[row], ages[row], weights, n_items)
+        order = useful[_canonical(items[row][useful], types[row][useful], ages[row][useful])]
+        strength = _strengths(ages[row], weights, order, basket_decay, half_life_days)
+        first = n_held
+        for place in np.argsort(items[row][order], kind="mergesort"):
+            if strength[place] == 0:  # so old that nothing is left of it
+                continue
+            item = items[row, order[place]]
+            if n_held == first or held[n_held - 1] != item:
+                held[n_held] = item
+                n_held += 1
+            sums[n_held - 1] += strength[place]
+        starts[row + 1] = n_held
+    return starts, held[:n_held].copy(), sums[:n_held].astype(np.float32)
+
+
+_TABLES: Final = tuple((INT32_1, FLOAT32_1, kind, kind, FLOAT32_1) for kind in (INT32_1, INT64_1))
+
+
+@compiled(*_TABLES)
+def _summed(
+    held: IntArray,
+    weights: FloatArray,
+    starts: NDArray[np.integer],
+    columns: NDArray[np.integer],
+    values: FloatArray,
+) -> tuple[IntArray, FloatArray, IntArray]:
+    """Sum up the rows `held` of a CSR table, each times its weight.
+
+    Returns a hash table, the items and their sums by slot, -1 where it is free; and the slots that
+    are taken.
+    """
+    n = 0
+    for place in range(len(held)):
+        n += starts[held[place] + 1] - starts[held[place]]
+    size = 8
+    while size < 2 * n:
+        size *= 2
+    last = size - 1
+    items, sums = np.full(size, -1, np.int32), np.zeros(size, np.float32)
+    taken, n_taken = np.empty(n, np.int32), 0
+    for place in range(len(held)):
+        weight = weights[place]
+        for entry in range(starts[held[place]], starts[held[place] + 1]):
+            item = np.int64(columns[entry])
+            slot = (item * _SPREADS) & last
+            while items[slot] != item and items[slot] >= 0:
+                slot = (slot + 1) & last
+            if items[slot] < 0:
+                items[slot] = item
+                taken[n_taken] = slot
+                n_taken += 1
+            sums[slot] += values[entry] * weight
+    return items, sums, taken[:n_taken].copy()
+
+
+@inlined
+def _sink(scores: FloatArray, items: IntArray, n: int) -> None:
+    """Restore a heap of n whose root was replaced: the worst is on top, of equal ones the larger
+    item.
+    """
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= n:
+            return
+        right = child + 1
+        if right < n and (
+            scores[right] < scores[child]
+            or (scores[right] == scores[child] and items[right] > items[child])
+        ):
+            child = right
+        better = scores[at] > scores[child] or (
+            scores[at] == scores[child] and items[at] < items[child]
+        )
+        if not better:
+            return
+        scores[at], scores[child] = scores[child], scores[at]
+        items[at], items[child] = items[child], items[at]
+        at = child
+
+
+@compiled((INT32_1, FLOAT32_1, INT32_1, BOOL_1, INT64))
+def _best(
+    items: IntArray,
+    sums: FloatArray,
+    taken: IntArray,
+    allowed: NDArray[np.bool_],
+    k: int,
+) -> tuple[IntArray, FloatArray]:
+    """Return the k best allowed items that score above 0, best first, PAD and -inf beyond."""
+    best, scores = np.full(k, PAD, np.int32), np.full(k, -np.inf, np.float32)
+    # A heap that is full from the start: what is worst in it makes room.
+    for place in range(k):
+        best[place] = _LARGEST
+    for slot in taken:
+        score, item = sums[slot], items[slot]
+        if score <= 0 or not allowed[item]:
+            continue
+        if score > scores[0] or (score == scores[0] and item < best[0]):
+            scores[0], best[0] = score, item
+            _sink(scores, best, k)
+    for n in range(k - 1, 0, -1):
+        scores[0], scores[n] = scores[n], scores[0]
+        best[0], best[n] = best[n], best[0]
+        _sink(scores, best, n)
+    for place in range(k):
+        if best[place] == _LARGEST:
+            best[place] = PAD
+    return best, scores
+
+
+@compiled((INT32_1, FLOAT32_1, INT32_1))
+def _looked_up(items: IntArray, sums: FloatArray, wanted: IntArray) -> FloatArray:
+    """Return the sums of (C,) items: 0 where none of the rows names one, -inf for PAD."""
+    last = len(items) - 1
+    scores = np.empty(len(wanted), np.float32)
+    for place in range(len(wanted)):
+        item = np.int64(wanted[place])
+        if item == PAD:
+            scores[place] = -np.inf
+            continue
+        slot = (item * _SPREADS) & last
+        while items[slot] != item and items[slot] >= 0:
+            slot = (slot + 1) & last
+        scores[place] = sums[slot] if items[slot] == item else 0.0
+    return scores
+
+
+class _Sums:
+    """What `SparseScores` says of one history."""
+
+    def __init__(self, items: IntArray, sums: FloatArray, taken: IntArray) -> None:
+        self._items, self._sums, self._taken = items, sums, taken
+
+    def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
+        """As BlockScores says; only items that score above 0 are in."""
+        marks = np.ascontiguousarray(allowed[0])
+        best, scores = _best(self._items, self._sums, self._taken, marks, k)
+        return best[None, :], scores[None, :]
+
+    def score(self, items: IntArray) -> FloatArray:
+        """As BlockScores says."""
+        return _looked_up(self._items, self._sums, np.ascontiguousarray(items[0]))[None, :]
+
+
+class CompiledBlock(HistoryBlock):
+    """Histories whose profiles are made by a compiled loop, and the sums of a single one too."""
+
+    def profiles(
+        self, event_weights: FloatArray, recency: Recency, n_items: int
+    ) -> sparse.csr_array:
+        """As HistoryBlock says."""
+        key = (event_weights.tobytes(), recency, n_items)
+        made = self._profiles.get(key)
+        if made is None:
+            starts, held, weights = _profiles(
+                np.ascontiguousarray(self.histories.items),
+                np.ascontiguousarray(self.histories.event_types),
+                np.ascontiguousarray(self.histories.ages_days),
+                event_weights.astype(np.float64),
+                recency.basket_decay,
+                recency.half_life_days,
+                n_items,
+            )
+            shape = (len(self.histories), n_items)
+            made = sparse.csr_array((weights, held, starts), shape=shape, copy=False)
+            self._profiles[key] = made
+        return made
+
+    def sums(
+        self,
+        table: sparse.csr_array,
+        event_weights: FloatArray,
+        recency: Recency,
+        *,
+        n_items: int,
+        size: int,
+    ) -> BlockScores:
+        """As HistoryBlock says."""
+        made = self.profiles(event_weights, recency, n_items)
+        if len(self.histories) != 1:
+            return SparseScores(made, table, size)
+        return _Sums(*_summed(made.indices, made.data, table.indptr, table.indices, table.data))
