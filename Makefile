@@ -15,6 +15,7 @@ help:  ## what can be made
 	$(BIN)/python -m pip install -q --disable-pip-version-check "pip==25.3"
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q -c constraints.txt --group dev -e .
+	$(BIN)/python -c "import models.ranking.two_stage"  # compiles its loops, once
 	@touch $@
 
 setup: .venv/ready  ## make .venv with everything pinned

@@ -258,9 +258,11 @@ def train_killed(
     faults += incoherent(settings)
     releases = Releases(settings.registry)
     versions, pointer = [info.version for info in releases.list()], releases.champion()
-    if pointer is None or pointer.version != versions[-1]:
-        faults.append(f"the champion is {pointer}, the releases are {versions}")
-    elif fitted(releases.path(pointer.version)) != clean:
+    # A second release is judged against the first; the gate may refuse it in a shop so small.
+    passed = [info.version for info in releases.list() if info.verdict["passed"]]
+    if pointer is None or pointer.version != passed[-1]:
+        faults.append(f"the champion is {pointer}, of the releases {versions} {passed} passed")
+    elif any(fitted(releases.path(version)) != clean for version in versions):
         faults.append("what was fitted differs from that of a training that nobody killed")
     if len(versions) > 2 or list(settings.registry.glob(".new-*")):
         faults.append(f"there are releases {versions}, and parts of others")

@@ -102,7 +102,8 @@ class MonitorSettings(_Section):
     attribution_hours: PositiveFloat = 24.0
     """An event counts for the list that led to it up to this long after; younger lists wait."""
     outcome_drop: float = Field(default=0.2, gt=0, lt=1)
-    """Relative fall of CTR, conversion or NDCG of what is served from which it is drift."""
+    """Relative fall of CTR, conversion or NDCG of what is served from which it is drift, where the
+    release has served for too few windows to calibrate."""
     bot_events_per_day: PositiveInt = 200
     """Events of one shopper in a day that are never too many; above, a bot is looked for."""
     broken_factor: float = Field(default=5.0, gt=1)

@@ -40,7 +40,7 @@ class RecommendRequest(Body):
     """The product that is looked at: it counts as the newest view, and is not answered."""
     cart: Annotated[list[Name], Field(max_length=100)] = []
     """What lies in the cart: it counts as put there just now, and is not answered."""
-    filters: Filters = Filters()
+    filters: Filters = Field(default_factory=Filters)
     """What every item of the list must meet."""
     boosts: Annotated[list[Boost], Field(max_length=20)] = []
     """Items to move up or down, on top of the scenario's."""

@@ -18,7 +18,7 @@ class RelatedRequest(Body):
     """Whoever looks at it: what this shopper hid or disliked is not answered."""
     session_id: Name | None = None
     k: Annotated[int, Field(ge=1, le=200)] = 10
-    filters: Filters = Filters()
+    filters: Filters = Field(default_factory=Filters)
     """What every item of the list must meet."""
     exclude: Annotated[list[Name], Field(max_length=1000)] = []
     """Item ids that must not be answered."""

@@ -25,7 +25,7 @@ class SearchRequest(Body):
     k: Annotated[int, Field(ge=1, le=200)] = 20
     offset: Annotated[int, Field(ge=0, le=1000)] = 0
     """Places of the list that earlier pages had."""
-    filters: Filters = Filters()
+    filters: Filters = Field(default_factory=Filters)
     exclude: Annotated[list[Name], Field(max_length=1000)] = []
     """Item ids that must not be answered."""
     at: Moment | None = None

@@ -76,12 +76,10 @@ def keep_added(deployments: list[Any]) -> list[Any]:
                 continue
             crons = {plan.schedule.cron for plan in made.schedules or ()}
             there = [plan for plan in known.schedules if _is_ours(plan, crons)]
-            if not crons:
-                for plan in there:
-                    client.delete_deployment_schedule(known.id, plan.id)
-                continue
-            paused = bool(there) and not there[0].active
-            ours = [plan.model_copy(update={"active": not paused}) for plan in made.schedules]
+            for plan in there if not crons else ():
+                client.delete_deployment_schedule(known.id, plan.id)
+            active = not there or there[0].active
+            ours = [plan.model_copy(update={"active": active}) for plan in made.schedules or ()]
             made.schedules = ours + [_again(plan) for plan in known.schedules if plan not in there]
     return deployments
 
@@ -109,7 +107,10 @@ def serve_deployments(*, scheduled: bool) -> None:
         time.sleep(0.3)
     from prefect import serve
 
+    from flows.runs import end_orphans
+
     register_webhook(webhook_url(settings))
+    end_orphans()
     # Schedules outlive a restart; pausing them would wait for a server that ends at the same time.
     serve(
         *keep_added(make_deployments(settings, scheduled=scheduled)),

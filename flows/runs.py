@@ -88,6 +88,40 @@ def wait_run(
     return outcome
 
 
+def end_orphans() -> list[str]:
+    """Mark runs of deployments as crashed that an ended `amalgam up` left as running; return names.
+
+    Such a run would hold the one place of its deployment for ever: no later run would begin. Only
+    for when nobody runs any. Prefect tells of each as of any crash.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import State, StateType
+    from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.states import Crashed
+
+    begun = FlowRunFilterStateType(
+        any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    )
+    ended = []
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=begun)),
+            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+            limit=200,  # each deployment runs one at a time
+        )
+        for run in runs:
+            if run.deployment_id is not None:
+                crashed: State[Any] = Crashed(message="`amalgam up` ended while it ran")
+                client.set_flow_run_state(run.id, crashed)
+                ended.append(run.name)
+    return ended
+
+
 def last_runs() -> list[dict[str, Any]]:
     """Return of each deployed flow its last run's state and moment, and when the next is due."""
     from prefect.client.orchestration import get_client

@@ -339,7 +339,7 @@ def refit_recipe(
     if learned.retrievers.failures:
         raise RefusedError(
             f"the champion's recipe cannot be refitted whole: {learned.retrievers.failures}; a "
-            "champion without these parts is no comparison. Mend them, or promote a release that "
-            "does without them"
+            "champion without these parts is no comparison. Mend them, or promote this release by "
+            "hand"
         )
     return assemble(other, learned, prepared.roles.rank_end, progress)

@@ -2,7 +2,6 @@
 
 import math
 
-from contracts import columns as c
 from models.base import PAD
 from models.ranking.two_stage import TwoStageRecommender
 from services.shelf import Shelf
@@ -22,11 +21,12 @@ class Described:
         shelf = self._shelf
         if shelf is not None and (place := shelf.places.get(item_id)) is not None:
             price = float(shelf.prices[place])
+            category, brand = (names[codes[place]] for codes, names in shelf.labels)
             return {
                 "title": shelf.titles[place] or None,
                 "price": None if math.isnan(price) else price,
-                "category": shelf.texts[c.CATEGORY][place].as_py() or None,
-                "brand": shelf.texts[c.BRAND][place].as_py() or None,
+                "category": category,
+                "brand": brand,
             }
         if self._recommender is not None:
             found = int(self._recommender.index.lookup([item_id])[0])

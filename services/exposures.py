@@ -21,7 +21,7 @@ def exposure_lines(
     Nothing within a list is explored, so the propensity is that of the arm: 1 outside an
     experiment.
     """
-    engine = chosen.engine
+    engine, moment = chosen.engine, now.isoformat(timespec="microseconds")
     return [
         {
             c.REQUEST_ID: request_id,
@@ -36,7 +36,7 @@ def exposure_lines(
             c.RUNG: answer.rung,
             c.EXPERIMENT_ARM: chosen.arm,
             c.PROPENSITY: chosen.propensity,
-            c.EVENT_TIMESTAMP: now.isoformat(timespec="microseconds"),
+            c.EVENT_TIMESTAMP: moment,
         }
         for position, place in enumerate(answer.places, start=1)
     ]

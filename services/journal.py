@@ -49,9 +49,11 @@ class Journal:
         self._boot = boot
         self._rows = rows
         self._close_after = close_after_seconds
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the file
         self._segment: _Segment | None = None
         self._count = 0
+        # Of the buffer alone: a request that adds to it does not wait for the disk.
+        self._adding = threading.Lock()
         self._buffer: list[dict[str, Any]] = []
         self._dropped = 0
 
@@ -69,12 +71,9 @@ class Journal:
 
         Past BUFFERED_ROWS that no tick could write, the newest are dropped and counted in the log.
         """
-        with self._lock:
-            for line in lines:
-                if len(self._buffer) < BUFFERED_ROWS:
-                    self._buffer.append(line)
-                else:
-                    self._dropped += 1
+        with self._adding:
+            self._buffer.extend(lines)
+            self._dropped += self._trim()
 
     def tick(self) -> None:
         """Write what is buffered; close a segment that is old. A full disk is logged only."""
@@ -104,18 +103,31 @@ class Journal:
             self._rotate()
 
     def _flush(self) -> None:
-        if self._dropped:
-            log.error("%s journal: %d rows were dropped", self.kind, self._dropped)
-            self._dropped = 0
-        if encoded := list(self._encodable()):
-            self._write(encoded, durable=False)
-        self._buffer = []
+        with self._adding:
+            lines, self._buffer = self._buffer, []
+            dropped, self._dropped = self._dropped, 0
+        if dropped:
+            log.error("%s journal: %d rows were dropped", self.kind, dropped)
+        try:
+            if encoded := list(self._encodable(lines)):
+                self._write(encoded, durable=False)
+        except UnavailableError:
+            with self._adding:
+                self._buffer[:0] = lines
+                self._dropped += self._trim()
+            raise
 
-    def _encodable(self) -> Iterator[bytes]:
-        """Yield the buffered lines; one that is no JSON (NaN, a type of ours) must not hold up the
-        others, now and at every tick.
+    def _trim(self) -> int:
+        """Forget the newest lines of a buffer that is too long; return how many."""
+        beyond = max(0, len(self._buffer) - BUFFERED_ROWS)
+        del self._buffer[len(self._buffer) - beyond :]
+        return beyond
+
+    def _encodable(self, lines: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+        """Yield lines; one that is no JSON (NaN, a type of ours) must not hold up the others, now
+        and at every tick.
         """
-        for line in self._buffer:
+        for line in lines:
             try:
                 yield _encoded(line)
             except (TypeError, ValueError) as error:

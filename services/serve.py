@@ -58,6 +58,8 @@ def serve_environment(settings: Settings) -> dict[str, str]:
     values = {
         "DO_NOT_TRACK": "1",
         "BENTOML_DO_NOT_TRACK": "True",
+        # Spans that nobody collects cost a fifth of what BentoML adds to a request.
+        "OTEL_SDK_DISABLED": os.environ.get("OTEL_SDK_DISABLED", "true"),
         "BENTOML_HOME": str(settings.registry / "bentoml"),
         "BENTOML_CONFIG_OVERRIDES": json.dumps(overrides),
         HOME_VARIABLE: str(settings.home),

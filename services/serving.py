@@ -56,7 +56,8 @@ from services.workers import Workers
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS = 1.0
+TICK_SECONDS = 0.1
+"""How often the buffered lines are written: little at a time, so that no request waits for it."""
 COMPLAIN_SECONDS = 60.0
 FUTURE_TOLERANCE = timedelta(minutes=5)
 SERVICE = "service"

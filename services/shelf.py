@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from contracts import columns as c
@@ -65,6 +66,11 @@ class Shelf:
     def traits(self) -> ItemTraits:
         """Categories, brands, variants and words of the items, for rules and variety."""
         return ItemTraits(self.texts)
+
+    @cached_property
+    def labels(self) -> tuple[tuple[IntArray, list[str | None]], ...]:
+        """Category and brand of the items: (S,) codes, and the text of each, None for none."""
+        return tuple(_coded(self.texts[name]) for name in (c.CATEGORY, c.BRAND))
 
     def without(self, hidden: NDArray[np.bool_]) -> "Shelf":
         """Return the shelf of a shop that hides some items, (S,) bool: nothing shows them."""
@@ -181,3 +187,10 @@ def _segments(categories: list[str]) -> IntArray:
     segments: IntArray = codes.astype(np.int32)
     segments[names[codes] == ""] = -1
     return segments
+
+
+def _coded(texts: pa.ChunkedArray) -> tuple[IntArray, list[str | None]]:
+    """Number the distinct texts of a column: the codes, and the texts; None for an empty one."""
+    coded = pc.fill_null(texts.combine_chunks(), "").dictionary_encode()
+    names = [text or None for text in coded.dictionary.to_pylist()]
+    return coded.indices.to_numpy(zero_copy_only=False).astype(np.int32), names

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.errors import CorruptError
+from contracts.errors import CorruptError, RefusedError
 from models.artifacts import load_json
 from models.base import IntArray
 from models.config import load_config
@@ -93,8 +93,8 @@ class ChampionResult:
 
     lists   table -> its lists of the whole test; empty unless its recipe was refitted
     tables  table -> challenger and champion on the queries they were compared on; empty when the
-            two are identical
-    primary the table that the gate looks at; None when the two are identical
+            two are identical or cannot be compared
+    primary the table that the gate looks at; None when there is none
     """
 
     comparison: ChampionComparison
@@ -161,5 +161,12 @@ def compare_champion(
     if champion.same_recipe(config, options):
         same = ChampionComparison("identical", None, n_after, champion.data_end_us)
         return ChampionResult(same, {}, {}, None)
-    theirs = lists_of(refit(champion.recipe, champion.options), test, depth)
+    try:
+        refitted = refit(champion.recipe, champion.options)
+    except RefusedError as error:
+        failed = ChampionComparison(
+            "impossible", None, n_after, champion.data_end_us, failure=str(error)
+        )
+        return ChampionResult(failed, {}, {}, None)
+    theirs = lists_of(refitted, test, depth)
     return result("refitted", theirs, np.arange(len(test)))

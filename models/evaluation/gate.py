@@ -82,16 +82,18 @@ class ChampionComparison:
     direct     on test events after its own data end
     refitted   too few of those: its recipe was refitted on the challenger's data
     identical  too few of those, and its recipe is the challenger's: the difference is 0 by identity
+    impossible too few of those, and its recipe could not be refitted whole: `failure` says why
 
     data_end_us  every event it was trained on is strictly earlier, epoch microseconds
-    segments     of the large segments; empty when identical
+    segments     of the large segments; empty when identical or impossible
     """
 
-    how: Literal["direct", "refitted", "identical"]
+    how: Literal["direct", "refitted", "identical", "impossible"]
     interval: Interval | None
     shoppers_after_data_end: int
     data_end_us: int
     segments: tuple[SegmentInterval, ...] = ()
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -290,6 +292,8 @@ def _champion_rule(champion: ChampionComparison | None) -> GateRule:
         "how": champion.how,
         "shoppers_after_data_end": champion.shoppers_after_data_end,
     }
+    if champion.how == "impossible":
+        return GateRule(name, False, True, detail | {"reason": champion.failure})
     if champion.interval is None:
         reason = "the champion's recipe is this one: the difference is 0 by identity"
         return GateRule(name, True, True, detail | {"difference": 0.0, "reason": reason})

@@ -126,6 +126,8 @@ def _champion(metrics: Mapping[str, Any]) -> str:
     if champion["how"] == "identical":
         said = "Its recipe is this one, and too few shoppers came after its data to compare."
         return f"<h2>Champion</h2><p>{said}</p>"
+    if champion["how"] == "impossible":
+        return f"<h2>Champion</h2><p>It was not compared: {escape(champion['failure'])}</p>"
     how = {
         "direct": "On the queries after its own data end.",
         "refitted": "Its recipe was refitted on this run's data, and asked all test queries.",

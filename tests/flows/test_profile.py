@@ -70,6 +70,14 @@ def test_a_profile_by_hand(home, monkeypatch):
         shopper_profile(settings, "bob", NOW)
 
 
+def test_preferences_go_by_the_weights_of_the_settings(home, monkeypatch):
+    monkeypatch.setenv("AMALGAM_HOME", str(home))
+    settings = load_settings(demo=True)
+    hidden = settings.model_copy(update={"training": {"event_weights": {"hide": 1.0}}})
+    found = shopper_profile(hidden, "ann", NOW)
+    assert found["categories"] == [{"name": "kitchen", "weight": 1.0}]
+
+
 def test_the_command_prints_tables_and_json(home, monkeypatch):
     monkeypatch.setenv("AMALGAM_HOME", str(home))
     monkeypatch.setenv(DEMO_VARIABLE, "1")  # the command sets both; so they are undone

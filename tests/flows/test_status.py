@@ -91,3 +91,23 @@ def test_the_command_prints_it(settings: Settings, monkeypatch: pytest.MonkeyPat
     assert "Prefect is not up" in done.output and "materialize" in done.output
     told = json.loads(CliRunner().invoke(app, ["status", "--json"]).output)
     assert told["prefect"] is False and told["champion"]["version"] == "2"
+
+
+def test_the_last_ingest_and_training_and_the_figures_are_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    nobody_listens(settings.home.parent, monkeypatch)
+    rows = {"rows_in": 12, "accepted": 9, "quarantined": 2, "duplicates": 1, "erased": 0, "held": 0}
+    keep_outcome(settings, "run-1", rows | {"page": "page.html"}, flow="ingest")
+    judged = {"version": "3", "passed": False, "reasons": ["beats popularity: BROKEN (lower -1)"]}
+    keep_outcome(settings, "run-2", judged | {"report": "release-3.html"}, flow="train")
+
+    found = status(settings, NOW)
+    assert found["ingest"]["rows"].startswith("12 rows in = 9 accepted + 2 quarantined")
+    assert (found["training"]["version"], found["training"]["passed"]) == ("3", False)
+    assert [figures["version"] for figures in found["figures"]] == ["1", "2", "3"]
+    printed = CliRunner().invoke(app, ["status"], catch_exceptions=False).output
+    for told in ("12 rows in", "page.html", "release 3 REFUSED", "beats popularity: BROKEN"):
+        assert told in printed
+    assert "Metrics over releases" in printed and "release-3.html" in printed

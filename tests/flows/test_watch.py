@@ -5,16 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.drift_shop import states_of_shoppers
 from contracts import columns as c
+from contracts.atomic import write_json
 from contracts.errors import BadInputError, NotFoundError
 from contracts.settings import MonitorSettings, Settings
 from contracts.tables import PREDICTION_LOG
 from flows.steps import watch
+from flows.steps.features import BUILT
 from flows.steps.history import read_history
 from lake.store import Lake
 from models.artifacts import write_manifest
+from monitoring.features import WATCHED
 from services.registry import Releases
 from tests.monitoring.shop import START, make_events, make_items
 from tests.monitoring.test_served import answer
@@ -86,12 +91,42 @@ def test_drift_is_measured_without_the_release_s_own_data(
     first = int(DATA_END.timestamp()) // 86_400
     assert read == [(first, first + 7)]
     assert found["verdict"] == "drift"
-    assert [column["name"] for column in found["columns"] if column["drifted"]] == ["price"]
+    assert {column["name"] for column in found["columns"] if column["drifted"]} == {
+        "price",
+        "price_change",
+    }
+    assert "Shoppers' features are not judged: no feature tables are built yet." in found["notes"]
     assert (found["retrain"], found["blocked"]) == (True, False)
     assert found["release"] == version
     assert "the release served nothing before this window" in found["markdown"]
     assert "price" in Path(found["report"]).read_text()
     assert (settings.reports / "evidently").is_dir()
+
+
+def test_shoppers_features_are_read_from_the_feature_table_of_the_day(
+    settings: Settings, tmp_path: Path
+) -> None:
+    release(settings, tmp_path / "bundle", profile=True)
+    events = make_events(2, start=DATA_END, days=7, visits=670)
+    bring(settings, 2, events)
+    table = states_of_shoppers(pa.concat_tables([make_events(1, days=DAYS, visits=8000), events]))
+    folder = settings.features / watch.USER_STATES
+    folder.mkdir(parents=True)
+    pq.write_table(table, folder / "part-0.parquet", row_group_size=100)
+    today = int(NOW.timestamp()) // 86_400
+    for hours, fresh in ((2, True), (-1, False)):
+        built = NOW.replace(hour=0) + timedelta(hours=hours)
+        write_json(settings.features / BUILT, {"now": built.isoformat()})
+        states, notes = watch._states(settings, today)
+        parts = list(states)
+        assert (len(parts) > 3, len(notes)) == (fresh, 0 if fresh else 1)
+        assert not notes or "Run: amalgam materialize" in notes[0]
+    write_json(settings.features / BUILT, {"now": NOW.isoformat()})
+    found = watch.measure_drift(settings, NOW)
+    kinds = [column["kind"] for column in found["columns"]]
+    # Nobody here puts anything in a cart, or dislikes it: two features have one value only.
+    assert kinds.count("feature") == len(WATCHED) - 2
+    assert found["notes"] == ()
 
 
 def test_a_release_without_a_profile_is_measured_from_the_lake_and_it_is_said(

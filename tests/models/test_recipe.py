@@ -21,6 +21,7 @@ from models.evaluation.gate import DataAge, Variety, judge
 from models.evaluation.later import changed_without_later
 from models.evaluation.leaks import permuted_labels
 from models.evaluation.metrics import Interval
+from models.evaluation.page import report_page
 from models.evaluation.roles import Roles
 from models.evaluation.segments import NEW_SHOPPERS, RETURNING_SHOPPERS
 from models.ranking.first_stage import FirstStage
@@ -263,11 +264,18 @@ def test_another_recipe_with_too_few_shoppers_is_refitted(bundle, prepared, lear
     assert result.metrics["champion"]["models"]["challenger"]["ndcg@10"] > 0
 
 
-def test_a_champion_that_cannot_be_refitted_whole_is_no_comparison(prepared):
+def test_a_champion_that_cannot_be_refitted_whole_is_no_comparison(prepared, learned):
     config = replace(CONFIG, fusion="blend", ablation_queries=0)
     options = {**OPTIONS, "text": {"encoder": "/nowhere/encoder"}}
     with pytest.raises(RefusedError, match="champion's recipe.*'text'.*/nowhere/encoder"):
         refit_recipe(prepared, config, options)
+    champion = Champion(None, config, options, FEATURE_VERSION, micros(NOW))
+    result = judge_on_test(prepared, learned, champion)
+    assert not champion_rule(result.verdict).passed
+    assert "/nowhere/encoder" in champion_rule(result.verdict).detail["reason"]
+    assert "It was not compared: the champion" in report_page(
+        result.metrics | {"overlap_at_10": 1.0}
+    )
 
 
 # -- retrievers that fail

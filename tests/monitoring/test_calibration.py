@@ -124,7 +124,8 @@ def test_equal_seeds_give_equal_limits() -> None:
 
 
 def test_a_small_change_that_stays_is_found_over_several_windows() -> None:
-    days = tilted(drawn(np.random.default_rng(11), 140), 112, "price", np.array([1.2, 1, 1, 0.95]))
+    factors = np.array([1.4, 1, 0.9, 0.9])
+    days = tilted(drawn(np.random.default_rng(21), 140), 112, "price", factors)
     limits = calibrated(days)
     assert limits.lengths == (1, 2, 4)
     pair = Pair(days, REFERENCE, np.arange(133, 140))

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.drift_shop import states_of_shoppers
+from contracts import columns as c
+from contracts.tables import TIMESTAMP
 from monitoring.days import Days
 from monitoring.features import (
     WATCHED,
@@ -51,6 +53,13 @@ def test_a_day_holds_those_who_came_back_as_they_were_the_midnight_before() -> N
 
 def test_the_feature_table_and_events_tell_the_same() -> None:
     events = make_events(1, days=42, visits=4000)
+    # At moments of their own: of a basket, a list that is cut may tell another part.
+    moments = pa.compute.add(
+        events[c.EVENT_TIMESTAMP].cast(pa.int64()), pa.array(np.arange(len(events)))
+    ).cast(TIMESTAMP)
+    events = events.set_column(
+        events.schema.get_field_index(c.EVENT_TIMESTAMP), c.EVENT_TIMESTAMP, moments
+    )
     states = states_of_events(EventRows(events, FIRST + 42))
     columns = learn_features(states, FIRST + 14, FIRST + 42)
     own = count_features(columns, [states], FIRST + 14, FIRST + 42)
