@@ -87,10 +87,14 @@ class Tour:
         return labelled.locator("input, textarea").first
 
     def submit(self) -> str:
-        """Press the button of a form that starts a run; return the run's id."""
-        with self.page.expect_response(lambda answer: "create_flow_run" in answer.url) as told:
-            self.page.get_by_role("button", name="Submit").click()
-        return str(told.value.json()["id"])
+        """Press the button of a form that starts a run, again while the server's database is busy
+        (503); return the run's id.
+        """
+        while True:
+            with self.page.expect_response(lambda answer: "create_flow_run" in answer.url) as told:
+                self.page.get_by_role("button", name="Submit").click()
+            if told.value.status != 503:
+                return str(told.value.json()["id"])
 
     def artifact(self, key: str, run: str) -> None:
         """Open an artifact of a run."""
