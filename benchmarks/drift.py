@@ -13,7 +13,7 @@ false alarms  windows in which a training would have started, or the feed was ca
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -139,13 +139,18 @@ class Release:
         self.shop: WatchedShop = open_shop(
             seed, events_per_day=EVENTS_PER_DAY, history_days=HISTORY_DAYS, days=more
         )
+        self._alarms: dict[tuple[int, frozenset[str]], list[bool]] = {}
         self.profile: Profile = make_profile(
             self.shop.events, self.shop.items, self.shop.data_end, SETTINGS, seed=seed
         )
 
-    def watch(self, windows: int, changes: tuple[Change, ...]) -> Iterator[Judged]:
-        """Go on with the changes planted; judge window after window."""
+    def watch(
+        self, windows: int, changes: tuple[Change, ...], without: Collection[str] = ()
+    ) -> Iterator[Judged]:
+        """Go on with the changes planted; judge window after window. Some shoppers stay away."""
         events, items = self.shop.go_on(windows * WINDOW_DAYS, changes)
+        away = pc.is_in(events[c.USER_ID], value_set=pa.array(sorted(without), pa.string()))
+        events = events.filter(pc.invert(away))
         history = pa.concat_tables([self.shop.events, events])
         for window in range(1, windows + 1):
             now = self.shop.data_end + timedelta(days=window * WINDOW_DAYS)
@@ -164,6 +169,17 @@ class Release:
                 trainings=[self.shop.data_end],
             )
             yield Judged(checked.summary, decision)
+
+    def alarms(self, windows: int, without: Collection[str]) -> list[bool]:
+        """Say in which windows a training starts though nothing is planted.
+
+        Accounts that a plan's bots use are left out, as the watch leaves them out.
+        """
+        key = (windows, frozenset(without))
+        if key not in self._alarms:
+            quiet = self.watch(windows, (), without)
+            self._alarms[key] = [judged.decision.retrain for judged in quiet]
+        return self._alarms[key]
 
     def accounts(self, plan: Planted) -> set[str]:
         """Return the pseudonyms that a plan's bots use."""
@@ -196,15 +212,15 @@ def planted(
     lines = [Line(plan.kind, plan.size, plan.effect) for plan in plans]
     for number in range(shops):
         release = Release(seed + number)
-        twin = [judged.decision.retrain for judged in release.watch(windows, ())]
         for plan, line in zip(plans, lines, strict=True):
             change = replace(plan.change, day=HISTORY_DAYS + plan.change.day)
             length = windows + (GRADUAL_WEEKS if change.weeks > 1 else 0)
             delay: int | None = None
             accounts = release.accounts(plan)
+            twin = release.alarms(length, accounts)
             for window, judged in enumerate(release.watch(length, (change,))):
                 _add(line, judged, accounts)
-                line.caused += judged.decision.retrain and not any(twin[window : window + 1])
+                line.caused += judged.decision.retrain and not twin[window]
                 if delay is None and _found(plan, judged, accounts):
                     delay = window
             line.delays.append(delay)

@@ -116,7 +116,7 @@ class Up:
     api: httpx.Client
 
     def send(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        """Ask the server, again where it says that its database is busy, as Prefect's client does."""
+        """Ask the server, again where its database is busy (503), as Prefect's client does."""
 
         def answered() -> httpx.Response | None:
             answer = self.api.request(method, path, json=body)
