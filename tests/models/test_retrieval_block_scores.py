@@ -140,14 +140,14 @@ def test_a_history_alone_is_summed_up_as_in_a_batch(data: st.DataObject) -> None
         block.profiles(weights, recency, 5).toarray()
         for block in (CompiledBlock(alone), HistoryBlock(alone))
     )
-    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
     asked = np.array([[0, 1, 2, 3, 4, PAD]], np.int32)
-    np.testing.assert_allclose(found.score(asked), expected.score(asked), rtol=2e-6)
+    np.testing.assert_allclose(found.score(asked), expected.score(asked), rtol=2e-6, atol=2e-6)
     allowed = rng.random((1, 5)) < 0.8
     for k in (1, 3, 8):
         items, scores = found.top(k, allowed)
         wanted, best = expected.top(k, allowed)
-        np.testing.assert_allclose(scores, best, rtol=2e-6)
+        np.testing.assert_allclose(scores, best, rtol=2e-6, atol=2e-6)
         assert (items == PAD).tolist() == (wanted == PAD).tolist()
 
 
