@@ -42,6 +42,6 @@ def _as_it_is(target: Any = None, **options: Any) -> Any:
 
 def _torch_when_asked() -> ModuleType:
     """Return a module that stands for Feast's own of that name, which imports torch at once."""
-    wrapper: Any = ModuleType(_TORCH_WRAPPER, "Imports torch when it is asked for.")
-    wrapper.get_torch = lambda: importlib.import_module("torch")
-    return wrapper  # type: ignore[no-any-return]
+    wrapper = ModuleType(_TORCH_WRAPPER, "Imports torch when it is asked for.")
+    vars(wrapper)["get_torch"] = lambda: importlib.import_module("torch")
+    return wrapper

@@ -119,6 +119,16 @@ def _profiles(
     return starts, held[:n_held].copy(), sums[:n_held].astype(np.float32)
 
 
+@inlined
+def _slot(items: IntArray, item: np.int64) -> np.int64:
+    """Return the slot of an item in a hash table, a free one (-1) where it is not there."""
+    last = len(items) - 1
+    slot = (item * _SPREADS) & last
+    while items[slot] != item and items[slot] >= 0:
+        slot = (slot + 1) & last
+    return slot
+
+
 _TABLES: Final = tuple((INT32_1, FLOAT32_1, kind, kind, FLOAT32_1) for kind in (INT32_1, INT64_1))
 
 
@@ -141,16 +151,13 @@ def _summed(
     size = 8
     while size < 2 * n:
         size *= 2
-    last = size - 1
     items, sums = np.full(size, -1, np.int32), np.zeros(size, np.float32)
     taken, n_taken = np.empty(n, np.int32), 0
     for place in range(len(held)):
         weight = weights[place]
         for entry in range(starts[held[place]], starts[held[place] + 1]):
             item = np.int64(columns[entry])
-            slot = (item * _SPREADS) & last
-            while items[slot] != item and items[slot] >= 0:
-                slot = (slot + 1) & last
+            slot = _slot(items, item)
             if items[slot] < 0:
                 items[slot] = item
                 taken[n_taken] = slot
@@ -218,16 +225,13 @@ def _best(
 @compiled((INT32_1, FLOAT32_1, INT32_1))
 def _looked_up(items: IntArray, sums: FloatArray, wanted: IntArray) -> FloatArray:
     """Return the sums of (C,) items: 0 where none of the rows names one, -inf for PAD."""
-    last = len(items) - 1
     scores = np.empty(len(wanted), np.float32)
     for place in range(len(wanted)):
         item = np.int64(wanted[place])
         if item == PAD:
             scores[place] = -np.inf
             continue
-        slot = (item * _SPREADS) & last
-        while items[slot] != item and items[slot] >= 0:
-            slot = (slot + 1) & last
+        slot = _slot(items, item)
         scores[place] = sums[slot] if items[slot] == item else 0.0
     return scores
 
@@ -252,26 +256,18 @@ class _Sums:
 class CompiledBlock(HistoryBlock):
     """Histories whose profiles are made by a compiled loop, and the sums of a single one too."""
 
-    def profiles(
-        self, event_weights: FloatArray, recency: Recency, n_items: int
-    ) -> sparse.csr_array:
-        """As HistoryBlock says."""
-        key = (event_weights.tobytes(), recency, n_items)
-        made = self._profiles.get(key)
-        if made is None:
-            starts, held, weights = _profiles(
-                np.ascontiguousarray(self.histories.items),
-                np.ascontiguousarray(self.histories.event_types),
-                np.ascontiguousarray(self.histories.ages_days),
-                event_weights.astype(np.float64),
-                recency.basket_decay,
-                recency.half_life_days,
-                n_items,
-            )
-            shape = (len(self.histories), n_items)
-            made = sparse.csr_array((weights, held, starts), shape=shape, copy=False)
-            self._profiles[key] = made
-        return made
+    def _made(self, event_weights: FloatArray, recency: Recency, n_items: int) -> sparse.csr_array:
+        starts, held, weights = _profiles(
+            np.ascontiguousarray(self.histories.items),
+            np.ascontiguousarray(self.histories.event_types),
+            np.ascontiguousarray(self.histories.ages_days),
+            event_weights.astype(np.float64),
+            recency.basket_decay,
+            recency.half_life_days,
+            n_items,
+        )
+        shape = (len(self.histories), n_items)
+        return sparse.csr_array((weights, held, starts), shape=shape, copy=False)
 
     def sums(
         self,

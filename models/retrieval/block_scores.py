@@ -56,9 +56,12 @@ class HistoryBlock:
         key = (event_weights.tobytes(), recency, n_items)
         made = self._profiles.get(key)
         if made is None:
-            made = profiles(self.histories, event_weights, recency, n_items)
+            made = self._made(event_weights, recency, n_items)
             self._profiles[key] = made
         return made
+
+    def _made(self, event_weights: FloatArray, recency: Recency, n_items: int) -> sparse.csr_array:
+        return profiles(self.histories, event_weights, recency, n_items)
 
     def sums(
         self,

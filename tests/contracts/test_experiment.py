@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,23 +19,14 @@ from contracts.experiment import (
     propensity_of,
     to_json,
 )
+from tests.experiments import experiment
 
 UNITS = [f"{number:032x}" for number in range(20_000)]
-CANARY = Experiment(
-    id="e-0007",
-    kind="canary",
-    control="3",
-    challenger="4",
-    share=0.2,
-    salt="a salt",
-    started=datetime(2026, 3, 1, tzinfo=UTC),
-    who="a test",
-    why="because",
-)
+CANARY = experiment(id="e-0007", control="3", challenger="4", share=0.2)
 
 
-def challenged(experiment: Experiment) -> set[str]:
-    return {unit for unit in UNITS if arm_of(experiment, unit) == "challenger"}
+def challenged(running: Experiment) -> set[str]:
+    return {unit for unit in UNITS if arm_of(running, unit) == "challenger"}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.05, 0.5, 1.0])

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from contracts.errors import CorruptError, NotFoundError, RefusedError, UnavailableError
-from contracts.experiment import Experiment
 from services import retention
 from services.audit import Audit
 from services.experiment_file import ExperimentFile
@@ -25,20 +24,11 @@ from services.experiments import (
 )
 from services.registry import Releases
 from services.workers import WorkerReport, process_started
+from tests.experiments import experiment
 from tests.services.test_registry import FAILED, NOW, add, promote
 
 WHO: dict[str, Any] = {"who": "a test", "why": "because", "now": NOW}
-CANARY = Experiment(
-    id="e-0001",
-    kind="canary",
-    control="1",
-    challenger="2",
-    share=0.1,
-    salt="a salt",
-    started=NOW,
-    who="a test",
-    why="it passed the gate",
-)
+CANARY = experiment(started=NOW)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
@@ -17,12 +16,9 @@ from contracts.errors import NotFoundError, UnavailableError
 from contracts.pseudonyms import Pseudonymiser
 from contracts.state import EMPTY_STATE, UserState
 from contracts.tables import INTERACTIONS, PREDICTION_LOG
-from contracts.validation import ValidatedBatch
 from contracts.wire import EventsRequest, RecommendRequest
 from contracts.wire_compare import CompareRequest, ListedRelease
 from features.state import StateEvent
-from lake.intake import ingest
-from lake.journal_source import journal_segments
 from lake.store import Lake
 from services.comparison import OtherReleases
 from services.engine import Answer, Engine, Release, load_release
@@ -34,7 +30,7 @@ from services.shelf import Shelf
 from services.shoppers import Logins, MemoryStates
 from tests.services.conftest import Shop
 from tests.services.shop import NOW, cup, tea
-from tests.services.worker import KEY, worker
+from tests.services.worker import KEY, brought_in, worker
 
 
 class Clock:
@@ -369,17 +365,7 @@ class TestIntake:
         serving._events.close()
         serving._predictions.close()
         lake = Lake(tmp_path / "lake")
-        report = ingest(
-            journal_segments(tmp_path / "journal"),
-            lake,
-            validate=lambda _, batch: ValidatedBatch(
-                batch, batch.slice(0, 0), pa.array([], pa.string()), {}
-            ),
-            pseudonymiser=Pseudonymiser([KEY]),
-            now=NOW,
-            chunk_rows=1000,
-            staging=tmp_path / "staging",
-        )
+        report = brought_in(tmp_path, lake)
         assert (report.accepted, report.quarantined) == (7, 0)
         ann = Pseudonymiser([KEY]).one("ann", "user")
         rows = {row["item_id"]: row for row in lake.read("interactions").to_pylist()}

@@ -5,7 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from contracts.pseudonyms import Pseudonymiser
+from contracts.validation import ValidatedBatch
+from lake.intake import IntakeReport, ingest
+from lake.journal_source import journal_segments
+from lake.store import Lake
 from services.comparison import OtherReleases
 from services.engine import Engine, Release
 from services.holder import Holder
@@ -59,3 +65,18 @@ def worker(
         yield made
     finally:
         made.close()
+
+
+def brought_in(folder: Path, lake: Lake) -> IntakeReport:
+    """Bring what a worker journaled in `folder` into a lake, every row as it is."""
+    return ingest(
+        journal_segments(folder / "journal"),
+        lake,
+        validate=lambda _, batch: ValidatedBatch(
+            batch, batch.slice(0, 0), pa.array([], pa.string()), {}
+        ),
+        pseudonymiser=Pseudonymiser([KEY]),
+        now=NOW,
+        chunk_rows=10_000,
+        staging=folder / "staging",
+    )
