@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import PAD, Candidates, FloatArray, Histories, IntArray, Retriever
+from models.ranking.block_loops import CompiledBlock
 from models.ranking.candidate_loops import united
 from models.ranking.pair_features import OwnItems
-from models.ranking.sum_loops import CompiledBlock
 from models.retrieval.block_scores import BlockScores
 from models.retrieval.topk import top_k_of
 

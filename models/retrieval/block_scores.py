@@ -15,7 +15,7 @@ from models.base import PAD, FloatArray, Histories, IntArray
 from models.retrieval.item_search import ItemSearch
 from models.retrieval.item_vectors import ItemVectors
 from models.retrieval.topk import top_k, top_k_of
-from models.retrieval.weighting import Recency, profiles
+from models.retrieval.weighting import Recency, canonical, profiles
 
 Allowed = NDArray[np.bool_]
 """(B, I), or (1, I) for all rows alike: which items a list may hold."""
@@ -77,6 +77,27 @@ class HistoryBlock:
         size  items of the catalogue, those that came after the fit too
         """
         return SparseScores(self.profiles(event_weights, recency, n_items), table, size)
+
+    def ordered(self, event_weights: FloatArray, known: NDArray[np.bool_]) -> IntArray:
+        """Return (B, L) the items of the histories that are `known` (I,), in `weighting.canonical`
+        order, the newest last.
+        """
+        there = np.append(known, False)  # the last one is PAD's
+        beyond = np.minimum(self.histories.items, len(known))
+        items = np.where(there[beyond], self.histories.items, np.int32(PAD))
+        told = Histories(items, self.histories.event_types, self.histories.ages_days)
+        return canonical(told, event_weights, len(known)).items
+
+    def products(
+        self,
+        states: FloatArray,
+        vectors: ItemVectors,
+        search: ItemSearch,
+        items: IntArray | None = None,
+        places: IntArray | None = None,
+    ) -> BlockScores:
+        """Return what a model says whose scores are inner products: see VectorScores."""
+        return VectorScores(states, vectors, search, items, places)
 
 
 class DenseScores:
@@ -152,8 +173,11 @@ class OrderedScores:
         return np.where(items == PAD, np.float32(-np.inf), found)
 
 
-_MORE = 32
-"""Items kept beyond a list's end, so that equal products there are settled by item_index."""
+def looked_at(k: int) -> int:
+    """Return how many items a search offers for a list of k: which of them are the best, their own
+    vectors say, and of equal ones item_index.
+    """
+    return k + k // 4 + 32
 
 
 class VectorScores:
@@ -177,12 +201,11 @@ class VectorScores:
 
     def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
         """As BlockScores says, of what the search finds; nothing for a state of zeros."""
-        items = np.full((len(self._states), k + _MORE), PAD, np.int32)
-        scores = np.full(items.shape, -np.inf, np.float32)
+        items = np.full((len(self._states), looked_at(k)), PAD, np.int32)
         for row in np.flatnonzero(self._states.any(axis=1)).tolist():
-            near, dots = self._near(self._states[row], k + _MORE, allowed[row % len(allowed)])
-            items[row, : len(near)], scores[row, : len(near)] = near, dots
-        return top_k_of(items, scores, k)
+            near = self._near(self._states[row], items.shape[1], allowed[row % len(allowed)])
+            items[row, : len(near)] = near
+        return top_k_of(items, self.score(items), k)
 
     def score(self, items: IntArray) -> FloatArray:
         """As BlockScores says."""
@@ -202,12 +225,8 @@ class VectorScores:
         lowest: FloatArray = (self._states @ self._vectors.fitted.T).min(axis=1, keepdims=True)
         return lowest
 
-    def _near(
-        self, state: FloatArray, n: int, allowed: NDArray[np.bool_]
-    ) -> tuple[IntArray, FloatArray]:
-        """Return at most n items, those with the largest products, in any order; -inf where one is
-        not allowed.
-        """
+    def _near(self, state: FloatArray, n: int, allowed: NDArray[np.bool_]) -> IntArray:
+        """Return at most n allowed items, those with about the largest products, in any order."""
         items, dots = self._search.scan(state)
         if len(self._vectors.added):
             after = np.arange(len(self._vectors.fitted), len(self._vectors), dtype=np.int32)
@@ -215,11 +234,9 @@ class VectorScores:
             dots = np.concatenate((dots, self._vectors.added @ state))
         if self._items is not None:
             items = self._items[items]
-        dots[~allowed[items]] = -np.inf
-        if len(items) > n:
-            kept = np.argpartition(dots, -n)[-n:]
-            items, dots = items[kept], dots[kept]
-        return items, dots
+        listed = allowed[items]
+        items, dots = items[listed], dots[listed]
+        return items if len(items) <= n else items[np.argpartition(dots, -n)[-n:]]
 
 
 Sums = tuple[IntArray, FloatArray, DenseScores]

@@ -12,7 +12,7 @@ from scipy import sparse
 from models.artifacts import load_arrays, save_arrays
 from models.base import Catalogue, FloatArray, Histories, TrainingData
 from models.device import DeviceName
-from models.retrieval.block_scores import BlockScores, DenseScores, HistoryBlock, VectorScores
+from models.retrieval.block_scores import BlockScores, DenseScores, HistoryBlock
 from models.retrieval.cold_start import ContentMap, event_counts
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.item_search import ItemSearch, built_search
@@ -193,7 +193,7 @@ class IALS(DenseRetriever):
         states = self._states(block)
         if self._search is None:
             return DenseScores(self._padded(self._factors.dots(states)))
-        return VectorScores(states, self._factors, self._search)
+        return block.products(states, self._factors, self._search)
 
     def _states(self, block: HistoryBlock) -> FloatArray:
         """Return the (B, D) shopper vectors of histories."""

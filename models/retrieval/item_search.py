@@ -1,13 +1,15 @@
 """Which item vectors have the largest inner products with a state, without looking at all of them.
 
-An inverted file (Jegou, Douze and Schmid 2011, without the compression): vectors lie in lists, each
-around a centroid, and only the lists that promise most are read. For inner products length counts
-as much as direction, so vectors are first parted by length, as in norm-range partitioning (Yan et
-al. 2018).
+An inverted file (Jegou, Douze and Schmid 2011): vectors lie in lists, each around a centroid, and
+only the lists that promise most are read. They hold one byte for each number (scalar quantisation):
+what is read of them is what a search waits for. The best are then told apart by their own vectors.
+For inner products length counts as much as direction, so vectors are first parted by length, as in
+norm-range partitioning (Yan et al. 2018).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +36,8 @@ _HOPE: Final = np.float32(2.0)
 _TRAINED_PER_LIST: Final = 32
 _ROUNDS: Final = 6
 _CELLS: Final = 1 << 24
+_TINY: Final = np.finfo(np.float32).tiny * 256
+_LARGEST: Final = np.float32(np.iinfo(np.int8).max)
 _NAME: Final = "search"
 
 
@@ -41,15 +45,17 @@ _NAME: Final = "search"
 class ItemSearch:
     """Vectors of K items in G lists.
 
-    vectors    (K, D) float32, list by list      centroids  (G, D) float32, mean of each list
-    rows       (K,) int32, whose vector each is  spreads    (G,) float32, deviation from it, of one
-    starts     (G + 1,) int64, where lists begin            dimension
-    n_probe    lists that are read for a state
+    codes      (K, D) int8, list by list         centroids  (G, D) float32, mean of each list
+    scales     (K,) float32: scale x code is     spreads    (G,) float32, deviation from it, of one
+               a vector, within half a scale                dimension
+    rows       (K,) int32, whose vector each is  n_probe    lists that are read for a state
+    starts     (G + 1,) int64, where lists begin
 
     A list promises the product of its centroid, and _HOPE deviations of its vectors' products more.
     """
 
-    vectors: FloatArray
+    codes: NDArray[np.int8]
+    scales: FloatArray
     rows: IntArray
     starts: NDArray[np.int64]
     centroids: FloatArray
@@ -75,12 +81,18 @@ class ItemSearch:
         centroids = (sums / size[:, None]).astype(np.float32)
         away = ((vectors - centroids[lists]) ** 2).mean(axis=1)
         spreads = np.sqrt(np.bincount(lists, weights=away) / size).astype(np.float32)
-        search = cls(vectors[order], order, starts, centroids, spreads, len(counts))
-        return search._tuned(states)
+        scales = np.maximum(np.abs(vectors).max(axis=1, initial=0), _TINY)[order] / _LARGEST
+        codes = np.empty(vectors.shape, np.int8)
+        step = max(1, _CELLS // vectors.shape[1])
+        for start in range(0, len(codes), step):
+            part = slice(start, start + step)
+            codes[part] = np.rint(vectors[order[part]] / scales[part, None])
+        search = cls(codes, scales, order, starts, centroids, spreads, len(counts))
+        return search._tuned(states, vectors)
 
     def scan(self, state: FloatArray) -> tuple[IntArray, FloatArray]:
-        """Return the rows in the lists nearest to a (D,) state, and their inner products; (n,)
-        each.
+        """Return the rows in the lists nearest to a (D,) state, and about what their inner products
+        are; (n,) each.
         """
         lists = self._lists(state)
         begins, ends = self.starts[lists], self.starts[lists + 1]
@@ -89,7 +101,8 @@ class ItemSearch:
         rows = np.empty(len(dots), np.int32)
         at = 0
         for begin, end, stop in zip(begins.tolist(), ends.tolist(), stops.tolist(), strict=True):
-            np.dot(self.vectors[begin:end], state, out=dots[at:stop])
+            codes = self.codes[begin:end].astype(np.float32)
+            np.multiply(codes @ state, self.scales[begin:end], out=dots[at:stop])
             rows[at:stop] = self.rows[begin:end]
             at = stop
         return rows, dots
@@ -104,20 +117,26 @@ class ItemSearch:
     def _promised(self, state: FloatArray) -> FloatArray:
         """Return how large a product each list may hold, (G,)."""
         length = np.sqrt(state @ state)
-        promised: FloatArray = self.centroids @ state + _HOPE * length * self.spreads
+        promised: FloatArray = self.centroids @ state + length * self.hopes
         return promised
 
-    def _tuned(self, states: FloatArray) -> "ItemSearch":
+    @cached_property
+    def hopes(self) -> FloatArray:
+        """How much above its centroid's product a list promises for a state of length 1, (G,)."""
+        return _HOPE * self.spreads
+
+    def _tuned(self, states: FloatArray, vectors: FloatArray) -> "ItemSearch":
         """Return the search with the least `n_probe` that has the recall on (B, D) states."""
         states = states[states.any(axis=1)]
         most = len(self.centroids)
         if not len(states):
             return self
-        list_of = np.repeat(np.arange(most), np.diff(self.starts))
+        list_of = np.empty(len(vectors), np.int64)
+        list_of[self.rows] = np.repeat(np.arange(most), np.diff(self.starts))
         needed = np.zeros(most, np.float64)
-        k = min(FOUND_AT, len(self.vectors))
+        k = min(FOUND_AT, len(vectors))
         for state in states:
-            best = np.argpartition(self.vectors @ state, -k)[-k:]
+            best = np.argpartition(vectors @ state, -k)[-k:]
             place = np.empty(most, np.int64)
             place[np.argsort(-self._promised(state), kind="stable")] = np.arange(most)
             needed += np.bincount(place[list_of[best]], minlength=most)
@@ -130,7 +149,8 @@ class ItemSearch:
         save_arrays(
             folder,
             _NAME,
-            vectors=self.vectors,
+            codes=self.codes,
+            scales=self.scales,
             rows=self.rows,
             starts=self.starts,
             centroids=self.centroids,
@@ -145,7 +165,8 @@ class ItemSearch:
             return None
         arrays = load_arrays(folder, _NAME, mmap=True)
         return cls(
-            arrays["vectors"],
+            arrays["codes"],
+            arrays["scales"],
             arrays["rows"],
             np.array(arrays["starts"]),
             np.array(arrays["centroids"]),
@@ -181,7 +202,8 @@ def _some_histories(data: TrainingData, seed: int) -> Histories:
 def _lists_of(vectors: FloatArray, seed: int) -> NDArray[np.int64]:
     """Return the list of each vector, (K,), numbered from 0; some may be empty."""
     lengths = np.linalg.norm(vectors, axis=1)
-    halvings = np.log2(lengths.max(initial=0) / np.maximum(lengths, np.finfo(np.float32).tiny))
+    logs = np.log2(np.maximum(lengths, _TINY))
+    halvings = logs.max(initial=-np.inf) - logs
     bands = np.clip(halvings, 0, _BANDS - 1).astype(np.int64)
     per_list = max(_PER_LIST, len(vectors) ** 0.5 / _LISTS_PER_ROOT)
     lists = np.zeros(len(vectors), np.int64)

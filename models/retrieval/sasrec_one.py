@@ -32,24 +32,15 @@ class _Weights:
             raise ValueError(f"unknown weights {sorted(self._left)}")
 
 
-@dataclass(frozen=True)
-class _Norm:
-    """Layer normalisation over the last axis."""
-
-    weight: FloatArray
-    bias: FloatArray
-
-    @classmethod
-    def of(cls, weights: _Weights, name: str, size: int) -> "_Norm":
-        return cls(weights.take(f"{name}.weight", size), weights.take(f"{name}.bias", size))
-
-    def __call__(self, x: FloatArray) -> FloatArray:
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = (centred * centred).mean(axis=-1, keepdims=True)
-        normed: FloatArray = centred / np.sqrt(variance + _EPSILON)
-        normed *= self.weight
-        normed += self.bias
-        return normed
+def _normed(x: FloatArray) -> FloatArray:
+    """Bring each row of (L, D) to mean 0 and variance 1, as layer normalisation does before its
+    weights.
+    """
+    share = np.float32(1 / x.shape[-1])
+    centred = x - np.add.reduce(x, axis=-1, keepdims=True) * share
+    variance = np.einsum("ld,ld->l", centred, centred)[:, None] * share
+    normed: FloatArray = (centred / np.sqrt(variance + _EPSILON)).astype(np.float32, copy=False)
+    return normed
 
 
 @dataclass(frozen=True)
@@ -64,6 +55,12 @@ class _Linear:
         weight = np.ascontiguousarray(weights.take(f"{name}.weight", out, size).T)
         return cls(weight, weights.take(f"{name}.bias", out))
 
+    def after_norm(self, weights: _Weights, name: str) -> "_Linear":
+        """Return what does the same to rows that lack the weights of a layer normalisation."""
+        size = len(self.weight)
+        scale, shift = weights.take(f"{name}.weight", size), weights.take(f"{name}.bias", size)
+        return _Linear(scale[:, None] * self.weight, shift @ self.weight + self.bias)
+
     def __call__(self, x: FloatArray) -> FloatArray:
         result: FloatArray = x @ self.weight
         result += self.bias
@@ -75,13 +72,15 @@ class _Layer:
 
     def __init__(self, weights: _Weights, name: str, size: int, heads: int) -> None:
         self._heads = heads
-        self._attention_norm, self._forward_norm = (
-            _Norm.of(weights, f"{name}.{part}", size) for part in ("attention_norm", "forward_norm")
-        )
-        self._qkv = _Linear.of(weights, f"{name}.qkv", size, 3 * size)
-        self._out, self._wide, self._narrow = (
+        qkv = _Linear.of(weights, f"{name}.qkv", size, 3 * size)
+        self._qkv = qkv.after_norm(weights, f"{name}.attention_norm")
+        scale = np.float32((size // heads) ** -0.5)  # of queries
+        self._qkv.weight[:, :size] *= scale
+        self._qkv.bias[:size] *= scale
+        self._out, wide, self._narrow = (
             _Linear.of(weights, f"{name}.{part}", size, size) for part in ("out", "wide", "narrow")
         )
+        self._wide = wide.after_norm(weights, f"{name}.forward_norm")
 
     def __call__(self, x: FloatArray, hidden: FloatArray | None) -> FloatArray:
         """Return (L, D); with `hidden` None of the newest place alone, (1, D), which sees all.
@@ -90,21 +89,20 @@ class _Layer:
         """
         length, size = x.shape
         width = size // self._heads
-        parts = self._qkv(self._attention_norm(x)).reshape(length, 3, self._heads, width)
+        parts = self._qkv(_normed(x)).reshape(length, 3, self._heads, width)
         query, key, value = parts.transpose(1, 2, 0, 3)  # each (H, L, D / H)
         if hidden is None:
             query, x = query[:, -1:], x[-1:]
         seen = query @ key.transpose(0, 2, 1)  # (H, Q, L)
-        seen *= np.float32(width**-0.5)
         if hidden is not None:
             seen += hidden
-        seen -= seen.max(axis=-1, keepdims=True)
+        seen -= np.maximum.reduce(seen, axis=-1, keepdims=True)
         np.exp(seen, out=seen)
-        seen /= seen.sum(axis=-1, keepdims=True)
+        seen /= np.add.reduce(seen, axis=-1, keepdims=True)
         mixed: FloatArray = np.matmul(seen, value)  # (H, Q, D / H)
         after = self._out(mixed.transpose(1, 0, 2).reshape(len(x), size))
         after += x
-        inner = self._wide(self._forward_norm(after))
+        inner = self._wide(_normed(after))
         np.maximum(inner, 0, out=inner)
         after += self._narrow(inner)
         return after
@@ -127,7 +125,7 @@ class OneSASRec:
         self._scale = np.float32(weights.take("input_scale"))
         self._positions = weights.take("positions", length, size)
         self._layers = [_Layer(weights, f"blocks.{n}", size, heads) for n in range(layers)]
-        self._norm = _Norm.of(weights, "norm", size)
+        self._last = weights.take("norm.weight", size), weights.take("norm.bias", size)
         weights.finish()
         self._hidden = np.where(np.tri(length, dtype=bool), np.float32(0), _HIDDEN)
 
@@ -137,5 +135,6 @@ class OneSASRec:
         x = items * self._scale + self._positions[-length:]
         for layer in self._layers[:-1]:
             x = layer(x, self._hidden[:length, :length])
-        state: FloatArray = self._norm(self._layers[-1](x, None))[0]
+        scale, shift = self._last
+        state: FloatArray = _normed(self._layers[-1](x, None))[0] * scale + shift
         return state

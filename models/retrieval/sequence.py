@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save
 from contracts import atomic
 from contracts.errors import CorruptError
 from models.artifacts import load_arrays, save_arrays
-from models.base import PAD, Catalogue, FloatArray, Histories, TrainingData
+from models.base import Catalogue, FloatArray, Histories, TrainingData
 from models.device import DeviceName
-from models.retrieval.block_scores import BlockScores, HistoryBlock, VectorScores
+from models.retrieval.block_scores import BlockScores, HistoryBlock
 from models.retrieval.cold_start import ContentMap, event_counts
 from models.retrieval.item_search import ItemSearch, built_search
 from models.retrieval.item_vectors import ItemVectors
@@ -32,7 +32,6 @@ from models.retrieval.sequence_windows import (
     window_bounds,
 )
 from models.retrieval.trained import TrainedRetriever
-from models.retrieval.weighting import canonical
 
 if TYPE_CHECKING:
     import torch
@@ -182,7 +181,7 @@ class SequenceRetriever(TrainedRetriever):
         self._keep({name: state.detach().numpy() for name, state in trained.items()})
         self._search = None
         if len(self._known) >= self.search_from:
-            self._search = built_search(self._vectors.fitted, self._encode, data, seed)
+            self._search = built_search(self._vectors.fitted, self.encode, data, seed)
 
     def _place_cold(self, network: "SequenceNetwork", data: TrainingData, seed: int) -> None:
         """Give the network a row for each item without events that its texts can place."""
@@ -271,18 +270,16 @@ class SequenceRetriever(TrainedRetriever):
         self._rows = np.zeros(self.size + 1, dtype=np.int64)  # the last one is PAD's
         self._rows[self._known] = np.arange(1, len(self._known) + 1)
         self._places = (self._rows[:-1] - 1).astype(np.int32)  # -1 where an item has no vector
+        self._placed = self._places >= 0
 
     def encode(self, histories: Histories) -> FloatArray:
         """Return the (B, D) state after each history; 0 where nothing in it is known."""
         self._require_fitted("encode")
-        return self._encode(histories)
+        return self._encode(HistoryBlock(histories))
 
-    def _encode(self, histories: Histories) -> FloatArray:
-        items = np.where(histories.items < self.size, histories.items, np.int32(PAD))
-        known = np.where(self._rows[items] > 0, items, np.int32(PAD))
-        useful_only = Histories(known, histories.event_types, histories.ages_days)
-        ordered = canonical(useful_only, self.event_weights, self.size)
-        rows = self._rows[ordered.items[:, -self.config.max_length :]]  # (B, L)
+    def _encode(self, block: HistoryBlock) -> FloatArray:
+        ordered = block.ordered(self.event_weights, self._placed)
+        rows = self._rows[ordered[:, -self.config.max_length :]]  # (B, L)
         states = np.zeros((len(rows), self.config.embedding_size), dtype=np.float32)
         if len(rows) == 1 and self._one is not None:
             known_rows = rows[0, rows[0] != 0]
@@ -305,7 +302,7 @@ class SequenceRetriever(TrainedRetriever):
         return states
 
     def _scores(self, histories: Histories) -> FloatArray:
-        states = self._encode(histories)
+        states = self._encode(HistoryBlock(histories))
         scores = np.zeros((len(histories), self.size), dtype=np.float32)
         if len(self._known):
             found = self._vectors.dots(states)  # (B, D) x (D, K) -> (B, K)
@@ -317,8 +314,8 @@ class SequenceRetriever(TrainedRetriever):
     def _block_scores(self, block: HistoryBlock) -> BlockScores:
         if self._search is None:
             return super()._block_scores(block)
-        states = self._encode(block.histories)
-        return VectorScores(states, self._vectors, self._search, self._known, self._places)
+        states = self._encode(block)
+        return block.products(states, self._vectors, self._search, self._known, self._places)
 
     def _save(self, folder: Path) -> None:
         atomic.write_bytes(self._weights_path(folder), save(dict(self._weights)))

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from models.artifacts import load_arrays, load_json, save_arrays, save_json
 from models.base import Catalogue, FloatArray, Histories, IntArray, TrainingData
-from models.retrieval.block_scores import BlockScores, DenseScores, HistoryBlock, VectorScores
+from models.retrieval.block_scores import BlockScores, DenseScores, HistoryBlock
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.item_search import ItemSearch, built_search
 from models.retrieval.item_vectors import ItemVectors
@@ -135,7 +135,7 @@ class Text(DenseRetriever):
         states, vectors = self._states(block), self._all_vectors()
         if self._search is None:
             return DenseScores(self._padded(vectors.dots(states)))
-        return VectorScores(states, vectors, self._search)
+        return block.products(states, vectors, self._search)
 
     def _all_vectors(self) -> ItemVectors:
         return ItemVectors(self._vectors, self._added)

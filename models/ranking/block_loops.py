@@ -1,5 +1,5 @@
-"""The compiled loops behind the retrievers that sum up rows of a table: what `HistoryBlock` does in
-numpy, for where there is no compiler.
+"""The compiled loops behind what retrievers say of a block of histories: what `HistoryBlock` does
+in numpy, for where there is no compiler.
 """
 
 from typing import Final
@@ -20,10 +20,20 @@ from models.ranking.compiled import (
     INT32_2,
     INT64,
     INT64_1,
+    added_up,
     compiled,
     inlined,
 )
-from models.retrieval.block_scores import Allowed, BlockScores, HistoryBlock, SparseScores
+from models.retrieval.block_scores import (
+    Allowed,
+    BlockScores,
+    HistoryBlock,
+    SparseScores,
+    VectorScores,
+    looked_at,
+)
+from models.retrieval.item_search import ItemSearch
+from models.retrieval.item_vectors import ItemVectors
 from models.retrieval.weighting import Recency
 
 Long = NDArray[np.int64]
@@ -119,6 +129,32 @@ def _profiles(
     return starts, held[:n_held].copy(), sums[:n_held].astype(np.float32)
 
 
+@compiled((INT32_2, INT8_2, FLOAT32_2, FLOAT64_1, BOOL_1))
+def _ordered(
+    items: IntArray,
+    types: NDArray[np.int8],
+    ages: FloatArray,
+    event_weights: Vector,
+    known: NDArray[np.bool_],
+) -> IntArray:
+    """Return (B, L) the items of `weighting.canonical` histories, of those `known` (I,)."""
+    n_rows, length = items.shape
+    ordered = np.full((n_rows, length), PAD, np.int32)
+    own, weights = np.empty(length, np.int32), np.empty(length)
+    for row in range(n_rows):
+        for at in range(length):
+            item = items[row, at]
+            there = item != PAD and item < len(known) and known[item]
+            own[at] = item if there else PAD
+            weights[at] = event_weights[types[row, at]] if there else 0.0
+        useful = _useful(own, ages[row], weights, len(known))
+        useful = useful[weights[useful] > 0]
+        order = useful[_canonical(own[useful], types[row][useful], ages[row][useful])]
+        for place in range(len(order)):
+            ordered[row, length - len(order) + place] = own[order[place]]
+    return ordered
+
+
 @inlined
 def _slot(items: IntArray, item: np.int64) -> np.int64:
     """Return the slot of an item in a hash table, a free one (-1) where it is not there."""
@@ -192,6 +228,26 @@ def _sink(scores: FloatArray, items: IntArray, n: int) -> None:
         at = child
 
 
+@inlined
+def _offer(scores: FloatArray, items: IntArray, score: np.float32, item: np.int32) -> None:
+    """Let an item take the place of the worst of a heap, which is full of _LARGEST at first."""
+    if score > scores[0] or (score == scores[0] and item < items[0]):
+        scores[0], items[0] = score, item
+        _sink(scores, items, len(items))
+
+
+@inlined
+def _sort(scores: FloatArray, items: IntArray) -> None:
+    """Put the best of a heap first, and PAD where nothing was offered."""
+    for n in range(len(items) - 1, 0, -1):
+        scores[0], scores[n] = scores[n], scores[0]
+        items[0], items[n] = items[n], items[0]
+        _sink(scores, items, n)
+    for place in range(len(items)):
+        if items[place] == _LARGEST:
+            items[place] = PAD
+
+
 @compiled((INT32_1, FLOAT32_1, INT32_1, BOOL_1, INT64))
 def _best(
     items: IntArray,
@@ -201,24 +257,11 @@ def _best(
     k: int,
 ) -> tuple[IntArray, FloatArray]:
     """Return the k best allowed items that score above 0, best first, PAD and -inf beyond."""
-    best, scores = np.full(k, PAD, np.int32), np.full(k, -np.inf, np.float32)
-    # A heap that is full from the start: what is worst in it makes room.
-    for place in range(k):
-        best[place] = _LARGEST
+    best, scores = np.full(k, _LARGEST, np.int32), np.full(k, -np.inf, np.float32)
     for slot in taken:
-        score, item = sums[slot], items[slot]
-        if score <= 0 or not allowed[item]:
-            continue
-        if score > scores[0] or (score == scores[0] and item < best[0]):
-            scores[0], best[0] = score, item
-            _sink(scores, best, k)
-    for n in range(k - 1, 0, -1):
-        scores[0], scores[n] = scores[n], scores[0]
-        best[0], best[n] = best[n], best[0]
-        _sink(scores, best, n)
-    for place in range(k):
-        if best[place] == _LARGEST:
-            best[place] = PAD
+        if sums[slot] > 0 and sums[slot] >= scores[0] and allowed[items[slot]]:
+            _offer(scores, best, sums[slot], items[slot])
+    _sort(scores, best)
     return best, scores
 
 
@@ -253,8 +296,149 @@ class _Sums:
         return _looked_up(self._items, self._sums, np.ascontiguousarray(items[0]))[None, :]
 
 
+@added_up
+def _dot(left: FloatArray, right: FloatArray) -> np.float32:
+    """Return the inner product of two (D,) vectors."""
+    total = np.float32(0)
+    for place in range(len(right)):
+        total += left[place] * right[place]
+    return total
+
+
+@inlined
+def _promising(promised: FloatArray, n: int) -> Long:
+    """Return the n lists that promise most, ascending; of equal ones the first."""
+    least = np.partition(promised, len(promised) - n)[len(promised) - n]
+    free = n - (promised > least).sum()
+    lists, n_lists = np.empty(n, np.int64), 0
+    for place in range(len(promised)):
+        if promised[place] < least or (promised[place] == least and free == 0):
+            continue
+        free -= promised[place] == least
+        lists[n_lists] = place
+        n_lists += 1
+    return lists
+
+
+@added_up
+def _about(codes: NDArray[np.int8], state: FloatArray) -> np.float32:
+    """Return the inner product of (D,) codes with a state."""
+    total = np.float32(0)
+    for place in range(len(state)):
+        total += np.float32(codes[place]) * state[place]
+    return total
+
+
+@compiled((
+    FLOAT32_1, FLOAT32_2, FLOAT32_1, INT64_1, INT64, INT8_2, FLOAT32_1, INT32_1, FLOAT32_2,
+    FLOAT32_2, INT32_1, BOOL_1, INT64, INT64,
+))  # fmt: skip
+def _nearest(
+    state: FloatArray,
+    centroids: FloatArray,
+    hopes: FloatArray,
+    starts: Long,
+    n_probe: int,
+    codes: NDArray[np.int8],
+    scales: FloatArray,
+    rows: IntArray,
+    fitted: FloatArray,
+    added: FloatArray,
+    item_of: IntArray,
+    allowed: NDArray[np.bool_],
+    n: int,
+    k: int,
+) -> tuple[IntArray, FloatArray]:
+    """Return the k allowed items whose vectors have the largest products with a (D,) state, best
+    first, PAD and -inf beyond: of the `n` that have about the largest, in the lists that promise
+    most and among the `added`.
+
+    The lists are those of `ItemSearch`. item_of (K,) int32 is the item of each vector; (0,): vector
+    i is item i's.
+    """
+    length = np.sqrt(_dot(state, state))
+    promised = np.empty(len(centroids), np.float32)
+    for place in range(len(centroids)):
+        promised[place] = _dot(centroids[place], state) + hopes[place] * length
+    near, about = np.full(n, _LARGEST, np.int32), np.full(n, -np.inf, np.float32)
+    for one in _promising(promised, min(n_probe, len(promised))):
+        for place in range(starts[one], starts[one + 1]):
+            product = scales[place] * _about(codes[place], state)
+            if product < about[0]:  # most are: what is far away in memory is not looked up
+                continue
+            row = rows[place]
+            if allowed[item_of[row] if len(item_of) else row]:
+                _offer(about, near, product, row)
+    for place in range(len(added)):
+        row = np.int32(len(fitted) + place)
+        if allowed[item_of[row] if len(item_of) else row]:
+            _offer(about, near, _dot(added[place], state), row)
+    best, scores = np.full(k, _LARGEST, np.int32), np.full(k, -np.inf, np.float32)
+    for row in near:
+        if row == _LARGEST:
+            continue
+        own = fitted[row] if row < len(fitted) else added[row - len(fitted)]
+        _offer(scores, best, _dot(own, state), item_of[row] if len(item_of) else row)
+    _sort(scores, best)
+    return best, scores
+
+
+_NO_ITEMS: Final = np.zeros(0, np.int32)
+
+
+class _Nearest(VectorScores):
+    """`VectorScores` whose search is compiled."""
+
+    def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
+        """As BlockScores says, of what the search finds; nothing for a state of zeros."""
+        items = np.full((len(self._states), k), PAD, np.int32)
+        scores = np.full(items.shape, -np.inf, np.float32)
+        search, vectors = self._search, self._vectors
+        for row in np.flatnonzero(self._states.any(axis=1)).tolist():
+            items[row], scores[row] = _nearest(
+                self._states[row],
+                search.centroids,
+                search.hopes,
+                search.starts,
+                search.n_probe,
+                search.codes,
+                search.scales,
+                search.rows,
+                vectors.fitted,
+                vectors.added if len(vectors.added) else vectors.fitted[:0],
+                _NO_ITEMS if self._items is None else self._items,
+                np.ascontiguousarray(allowed[row % len(allowed)]),
+                looked_at(k),
+                k,
+            )
+        return items, scores
+
+
 class CompiledBlock(HistoryBlock):
-    """Histories whose profiles are made by a compiled loop, and the sums of a single one too."""
+    """Histories whose profiles, orders and nearest items are found by compiled loops, and the sums
+    of a single one too.
+    """
+
+    def ordered(self, event_weights: FloatArray, known: NDArray[np.bool_]) -> IntArray:
+        """As HistoryBlock says."""
+        return _ordered(
+            np.ascontiguousarray(self.histories.items),
+            np.ascontiguousarray(self.histories.event_types),
+            np.ascontiguousarray(self.histories.ages_days),
+            event_weights.astype(np.float64),
+            known,
+        )
+
+    def products(
+        self,
+        states: FloatArray,
+        vectors: ItemVectors,
+        search: ItemSearch,
+        items: IntArray | None = None,
+        places: IntArray | None = None,
+    ) -> BlockScores:
+        """As HistoryBlock says."""
+        return _Nearest(np.ascontiguousarray(states), vectors, search, items, places)
 
     def _made(self, event_weights: FloatArray, recency: Recency, n_items: int) -> sparse.csr_array:
         starts, held, weights = _profiles(
