@@ -30,7 +30,6 @@ from models.retrieval.block_scores import (
     HistoryBlock,
     SparseScores,
     VectorScores,
-    looked_at,
 )
 from models.retrieval.item_search import ItemSearch
 from models.retrieval.item_vectors import ItemVectors
@@ -39,6 +38,8 @@ from models.retrieval.weighting import Recency
 Long = NDArray[np.int64]
 Vector = NDArray[np.float64]
 _LARGEST: Final = np.iinfo(np.int32).max
+_MORE: Final = 32
+"""Items whose own vectors are looked at beyond the length of a list, and a quarter of it."""
 _SPREADS: Final = 2654435761  # 2^32 over the golden ratio: neighbours get slots far apart
 
 
@@ -86,7 +87,7 @@ def _strengths(
         age = ages[order[place]]
         if place < n - 1 and age != ages[order[place + 1]]:
             later += 1
-        since = float(age) - float(ages[order[-1]])
+        since = np.float64(age) - np.float64(ages[order[-1]])
         strength[place] = weights[order[place]] * np.exp2(later * decay - since / half_life_days)
     return strength
 
@@ -330,8 +331,8 @@ def _about(codes: NDArray[np.int8], state: FloatArray) -> np.float32:
 
 
 @compiled((
-    FLOAT32_1, FLOAT32_2, FLOAT32_1, INT64_1, INT64, INT8_2, FLOAT32_1, INT32_1, FLOAT32_2,
-    FLOAT32_2, INT32_1, BOOL_1, INT64, INT64,
+    FLOAT32_1, FLOAT32_2, FLOAT32_1, INT64_1, INT64, INT64, INT8_2, FLOAT32_1, INT32_1, INT32_1,
+    FLOAT32_2, FLOAT32_2, INT32_1, BOOL_1, INT64, INT64,
 ))  # fmt: skip
 def _nearest(
     state: FloatArray,
@@ -339,12 +340,14 @@ def _nearest(
     hopes: FloatArray,
     starts: Long,
     n_probe: int,
+    size: int,
     codes: NDArray[np.int8],
     scales: FloatArray,
     rows: IntArray,
+    items: IntArray,
     fitted: FloatArray,
     added: FloatArray,
-    item_of: IntArray,
+    added_items: IntArray,
     allowed: NDArray[np.bool_],
     n: int,
     k: int,
@@ -353,47 +356,61 @@ def _nearest(
     first, PAD and -inf beyond: of the `n` that have about the largest, in the lists that promise
     most and among the `added`.
 
-    The lists are those of `ItemSearch`. item_of (K,) int32 is the item of each vector; (0,): vector
-    i is item i's.
+    The lists are those of `ItemSearch`: the n_probe first are read, and where few items are
+    allowed so many more that `size` of them are seen.
     """
     length = np.sqrt(_dot(state, state))
     promised = np.empty(len(centroids), np.float32)
     for place in range(len(centroids)):
         promised[place] = _dot(centroids[place], state) + hopes[place] * length
+    n_first = min(n_probe, len(promised))
+    lists = _promising(promised, n_first)
     near, about = np.full(n, _LARGEST, np.int32), np.full(n, -np.inf, np.float32)
-    for one in _promising(promised, min(n_probe, len(promised))):
+    read, seen = 0, 0
+    while read < n_first or (read < len(promised) and seen < size):
+        if read == n_first:
+            lists = np.argsort(-promised, kind="mergesort")
+        one = lists[read]
+        read += 1
         for place in range(starts[one], starts[one + 1]):
-            product = scales[place] * _about(codes[place], state)
-            if product < about[0]:  # most are: what is far away in memory is not looked up
-                continue
-            row = rows[place]
-            if allowed[item_of[row] if len(item_of) else row]:
-                _offer(about, near, product, row)
+            if allowed[items[place]]:
+                seen += 1
+                _offer(about, near, scales[place] * _about(codes[place], state), np.int32(place))
     for place in range(len(added)):
-        row = np.int32(len(fitted) + place)
-        if allowed[item_of[row] if len(item_of) else row]:
-            _offer(about, near, _dot(added[place], state), row)
+        if allowed[added_items[place]]:
+            _offer(about, near, _dot(added[place], state), np.int32(len(rows) + place))
     best, scores = np.full(k, _LARGEST, np.int32), np.full(k, -np.inf, np.float32)
-    for row in near:
-        if row == _LARGEST:
-            continue
-        own = fitted[row] if row < len(fitted) else added[row - len(fitted)]
-        _offer(scores, best, _dot(own, state), item_of[row] if len(item_of) else row)
+    for at in range(n):
+        place = near[at]
+        if place < len(rows):
+            _offer(scores, best, _dot(fitted[rows[place]], state), items[place])
+        elif place != _LARGEST:
+            later = place - len(rows)
+            _offer(scores, best, _dot(added[later], state), added_items[later])
     _sort(scores, best)
     return best, scores
 
 
-_NO_ITEMS: Final = np.zeros(0, np.int32)
-
-
 class _Nearest(VectorScores):
-    """`VectorScores` whose search is compiled."""
+    """`VectorScores` that reads the lists of a search alone: what lies in others is not found."""
+
+    def __init__(
+        self,
+        states: FloatArray,
+        vectors: ItemVectors,
+        search: ItemSearch,
+        items: IntArray | None,
+        places: IntArray | None,
+    ) -> None:
+        super().__init__(states, vectors, places)
+        self._search, self._items = search, items
 
     def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
         """As BlockScores says, of what the search finds; nothing for a state of zeros."""
         items = np.full((len(self._states), k), PAD, np.int32)
         scores = np.full(items.shape, -np.inf, np.float32)
-        search, vectors = self._search, self._vectors
+        search, fitted, added = self._search, self._vectors.fitted, self._vectors.added
+        later = np.arange(len(fitted), len(fitted) + len(added), dtype=np.int32)
         for row in np.flatnonzero(self._states.any(axis=1)).tolist():
             items[row], scores[row] = _nearest(
                 self._states[row],
@@ -401,14 +418,16 @@ class _Nearest(VectorScores):
                 search.hopes,
                 search.starts,
                 search.n_probe,
+                search.size,
                 search.codes,
                 search.scales,
                 search.rows,
-                vectors.fitted,
-                vectors.added if len(vectors.added) else vectors.fitted[:0],
-                _NO_ITEMS if self._items is None else self._items,
+                search.items,
+                fitted,
+                added if len(added) else fitted[:0],
+                later if self._items is None else self._items[len(fitted) :],
                 np.ascontiguousarray(allowed[row % len(allowed)]),
-                looked_at(k),
+                k + k // 4 + _MORE,
                 k,
             )
         return items, scores

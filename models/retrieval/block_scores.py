@@ -96,8 +96,12 @@ class HistoryBlock:
         items: IntArray | None = None,
         places: IntArray | None = None,
     ) -> BlockScores:
-        """Return what a model says whose scores are inner products: see VectorScores."""
-        return VectorScores(states, vectors, search, items, places)
+        """Return what a model says whose scores are inner products: see VectorScores.
+
+        items (K,) is the item of each vector, None: vector i is item i's. What reads the lists of
+        `search` alone, and not all vectors, may override it.
+        """
+        return VectorScores(states, vectors, places)
 
 
 class DenseScores:
@@ -173,44 +177,29 @@ class OrderedScores:
         return np.where(items == PAD, np.float32(-np.inf), found)
 
 
-def looked_at(k: int) -> int:
-    """Return how many items a search offers for a list of k: which of them are the best, their own
-    vectors say, and of equal ones item_index.
-    """
-    return k + k // 4 + 32
-
-
 class VectorScores:
-    """Inner products of (B, D) states with the vectors of items, found through an inverted file.
+    """Inner products of (B, D) states with the vectors of items, all of them looked at.
 
-    vectors  of K items: those of `search`, and after them those that came after the fit
-    items    (K,) int32, the item of each vector; None: vector i is item i's
-    places   (I,) int32, the vector of each item; -1 where it has none, and scores a row's lowest
+    vectors  of K items: those fitted, and after them those that came after the fit
+    places   (I,) int32, the vector of each item; -1 where it has none, and scores a row's lowest;
+             None: vector i is item i's, and what lies beyond scores 0
     """
 
     def __init__(
-        self,
-        states: FloatArray,
-        vectors: ItemVectors,
-        search: ItemSearch,
-        items: IntArray | None = None,
-        places: IntArray | None = None,
+        self, states: FloatArray, vectors: ItemVectors, places: IntArray | None = None
     ) -> None:
-        self._states, self._vectors, self._search = states, vectors, search
-        self._items, self._places = items, places
+        self._states, self._vectors, self._places = states, vectors, places
 
     def top(self, k: int, allowed: Allowed) -> tuple[IntArray, FloatArray]:
-        """As BlockScores says, of what the search finds; nothing for a state of zeros."""
-        items = np.full((len(self._states), looked_at(k)), PAD, np.int32)
-        for row in np.flatnonzero(self._states.any(axis=1)).tolist():
-            near = self._near(self._states[row], items.shape[1], allowed[row % len(allowed)])
-            items[row, : len(near)] = near
-        return top_k_of(items, self.score(items), k)
+        """As BlockScores says; items that score 0 are in."""
+        every = np.arange(allowed.shape[1], dtype=np.int32)
+        scores = self.score(np.broadcast_to(every, (len(self._states), len(every))))
+        return top_k(np.where(allowed, scores, np.float32(-np.inf)), k)
 
     def score(self, items: IntArray) -> FloatArray:
         """As BlockScores says."""
         places = np.maximum(items, 0)
-        if self._places is None:  # what lies beyond, the model could not place: it scores 0
+        if self._places is None:
             missing, instead = places >= len(self._vectors), np.zeros((1, 1), np.float32)
         else:
             places = self._places[places]
@@ -224,19 +213,6 @@ class VectorScores:
         """The least score of a fitted vector, (B, 1)."""
         lowest: FloatArray = (self._states @ self._vectors.fitted.T).min(axis=1, keepdims=True)
         return lowest
-
-    def _near(self, state: FloatArray, n: int, allowed: NDArray[np.bool_]) -> IntArray:
-        """Return at most n allowed items, those with about the largest products, in any order."""
-        items, dots = self._search.scan(state)
-        if len(self._vectors.added):
-            after = np.arange(len(self._vectors.fitted), len(self._vectors), dtype=np.int32)
-            items = np.concatenate((items, after))
-            dots = np.concatenate((dots, self._vectors.added @ state))
-        if self._items is not None:
-            items = self._items[items]
-        listed = allowed[items]
-        items, dots = items[listed], dots[listed]
-        return items if len(items) <= n else items[np.argpartition(dots, -n)[-n:]]
 
 
 Sums = tuple[IntArray, FloatArray, DenseScores]

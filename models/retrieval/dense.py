@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import BadInputError, CorruptError, NotFittedError
+from contracts.events import EVENT_TYPES
 from models.artifacts import load_arrays, load_json, save_arrays, save_json
 from models.base import PAD, Catalogue, FloatArray, Histories, IntArray, TrainingData
 from models.config import load_config
@@ -109,6 +110,7 @@ class DenseRetriever(ABC):
                 f"{where}: {len(weights)} event_weights, but event code "
                 f"{int(data.event_types.max())} occurs"
             )
+        weights = np.pad(weights, (0, max(0, len(EVENT_TYPES) - len(weights))))
         self.n_items, self.event_weights = data.n_items, weights
         self._fit(data, seed)
         return self
@@ -217,7 +219,9 @@ class DenseRetriever(ABC):
             raise CorruptError(f"{folder}: does not hold a '{cls.name}' model; check the release")
         model = cls(load_config(cls.config_class, saved["config"], where=f"{folder}:{cls.name}"))
         model.n_items = int(saved["n_items"])
-        model.event_weights = load_arrays(folder, _MODEL, mmap=False)["event_weights"]
+        weights = load_arrays(folder, _MODEL, mmap=False)["event_weights"]
+        # A type of event that came since says nothing to it.
+        model.event_weights = np.pad(weights, (0, max(0, len(EVENT_TYPES) - len(weights))))
         model._load(folder)
         return model
 

@@ -50,6 +50,8 @@ class ItemSearch:
                a vector, within half a scale                dimension
     rows       (K,) int32, whose vector each is  n_probe    lists that are read for a state
     starts     (G + 1,) int64, where lists begin
+    items      (K,) int32, list by list, which item each vector is of: row i is item i's unless
+               `holding` says otherwise
 
     A list promises the product of its centroid, and _HOPE deviations of its vectors' products more.
     """
@@ -61,6 +63,7 @@ class ItemSearch:
     centroids: FloatArray
     spreads: FloatArray
     n_probe: int
+    items: IntArray
 
     @classmethod
     def build(cls, vectors: FloatArray, states: FloatArray, seed: int) -> "ItemSearch":
@@ -87,32 +90,19 @@ class ItemSearch:
         for start in range(0, len(codes), step):
             part = slice(start, start + step)
             codes[part] = np.rint(vectors[order[part]] / scales[part, None])
-        search = cls(codes, scales, order, starts, centroids, spreads, len(counts))
+        search = cls(codes, scales, order, starts, centroids, spreads, len(counts), order)
         return search._tuned(states, vectors)
 
-    def scan(self, state: FloatArray) -> tuple[IntArray, FloatArray]:
-        """Return the rows in the lists nearest to a (D,) state, and about what their inner products
-        are; (n,) each.
+    @property
+    def size(self) -> int:
+        """Vectors that are read for a state: in how many allowed ones the best allowed are found,
+        however few of all are.
         """
-        lists = self._lists(state)
-        begins, ends = self.starts[lists], self.starts[lists + 1]
-        stops = np.cumsum(ends - begins)
-        dots = np.empty(int(stops[-1]), np.float32)
-        rows = np.empty(len(dots), np.int32)
-        at = 0
-        for begin, end, stop in zip(begins.tolist(), ends.tolist(), stops.tolist(), strict=True):
-            codes = self.codes[begin:end].astype(np.float32)
-            np.multiply(codes @ state, self.scales[begin:end], out=dots[at:stop])
-            rows[at:stop] = self.rows[begin:end]
-            at = stop
-        return rows, dots
+        return round(self.n_probe * len(self.rows) / max(len(self.centroids), 1))
 
-    def _lists(self, state: FloatArray) -> NDArray[np.int64]:
-        """Return the lists to read, ascending."""
-        promised = self._promised(state)
-        if self.n_probe >= len(promised):
-            return np.arange(len(promised))
-        return np.sort(np.argpartition(promised, -self.n_probe)[-self.n_probe :])
+    def holding(self, items: IntArray) -> "ItemSearch":
+        """Return the search of vectors that are those of (K,) `items`."""
+        return replace(self, items=items[self.rows])
 
     def _promised(self, state: FloatArray) -> FloatArray:
         """Return how large a product each list may hold, (G,)."""
@@ -172,6 +162,7 @@ class ItemSearch:
             np.array(arrays["centroids"]),
             np.array(arrays["spreads"]),
             int(arrays["n_probe"][0]),
+            arrays["rows"],
         )
 
 

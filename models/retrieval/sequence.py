@@ -181,7 +181,8 @@ class SequenceRetriever(TrainedRetriever):
         self._keep({name: state.detach().numpy() for name, state in trained.items()})
         self._search = None
         if len(self._known) >= self.search_from:
-            self._search = built_search(self._vectors.fitted, self.encode, data, seed)
+            search = built_search(self._vectors.fitted, self.encode, data, seed)
+            self._search = search.holding(self._known)
 
     def _place_cold(self, network: "SequenceNetwork", data: TrainingData, seed: int) -> None:
         """Give the network a row for each item without events that its texts can place."""
@@ -337,7 +338,8 @@ class SequenceRetriever(TrainedRetriever):
         except (SafetensorError, RuntimeError, OSError, KeyError, ValueError) as error:
             raise CorruptError(f"{path}: cannot be read ({error})") from error
         self._map = ContentMap.load(folder)
-        self._search = ItemSearch.load(folder)
+        search = ItemSearch.load(folder)
+        self._search = None if search is None else search.holding(self._known)
 
     def _weights_path(self, folder: Path) -> Path:
         return folder / f"{self.name}.safetensors"
