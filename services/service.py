@@ -206,6 +206,9 @@ class RecommenderService:
             from services.wiring import open_serving
 
             self.serving = open_serving(self.settings, bento_models=_bento_models())
+        # BentoML would bind a method anew, its signature looked up, at each request.
+        for name in RecommenderService.apis:
+            setattr(self, name, getattr(self, name))
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod

@@ -469,8 +469,10 @@ class CompiledBlock(HistoryBlock):
             recency.half_life_days,
             n_items,
         )
-        shape = (len(self.histories), n_items)
-        return sparse.csr_array((weights, held, starts), shape=shape, copy=False)
+        # Given to the constructor, the parts would be looked through once more, for every request.
+        made = sparse.csr_array((len(self.histories), n_items), dtype=np.float32)
+        made.indptr, made.indices, made.data = starts, held, weights
+        return made
 
     def sums(
         self,
