@@ -15,6 +15,7 @@ with one worker; the client runs on the same machine. The JSON that is printed h
     cold_start_s      from the command to a ready service
     recall_at_200     of retrieval against a search of everything, of the model with the lowest
     offline_equal     whether 100 answers are those of the recommender without the service
+    degraded          answers to all these requests that left out a stage or came from a lower rung
 
 and `seconds`, what the steps took. `--home` keeps the shop, and uses it when it is there.
 """
@@ -123,8 +124,14 @@ def measure(options: Any, home: Path) -> dict[str, Any]:
         "cold_start_s": service.started_s,
         "recall_at_200": offline.recall(some),
         "offline_equal": offline.same(asked[:COMPARED], one.bodies[:COMPARED]),
+        "degraded": sum(map(_degraded, one.bodies + many.bodies)),
         "seconds": {**shop.seconds, "serve": round(time.perf_counter() - began, 1)},
     }
+
+
+def _degraded(body: bytes) -> bool:
+    answer = json.loads(body)
+    return answer["rung"] != "fused" or bool(answer["skipped"])
 
 
 def _body(shopper: str, now: datetime) -> dict[str, Any]:

@@ -95,10 +95,12 @@ class Offline:
         """Return the share of each retriever's true DEPTH best items that it lists, averaged over
         shoppers; of the retriever with the lowest.
 
-        Items that score 0 are no answer, so they are not looked for.
+        Items that score 0 are no answer, so they are not looked for. A retriever that has an answer
+        for nobody has found nothing: 0.
         """
+        from models.ranking.block_loops import CompiledBlock
         from models.ranking.histories import newest
-        from models.retrieval.block_scores import DenseScores, HistoryBlock
+        from models.retrieval.block_scores import DenseScores
         from models.retrieval.dense import DenseRetriever
 
         stage = self._recommender.stage
@@ -110,10 +112,10 @@ class Offline:
                 assert isinstance(retriever, DenseRetriever)  # as all seven are
                 exact, best = DenseScores(retriever.score_all(histories)).top(DEPTH, allowed)
                 wanted = set(exact[0, (best[0] != 0) & np.isfinite(best[0])].tolist())
-                found, _ = retriever.block_scores(HistoryBlock(histories)).top(DEPTH, allowed)
+                found, _ = retriever.block_scores(CompiledBlock(histories)).top(DEPTH, allowed)
                 if wanted:
                     shares[name].append(len(wanted & set(found[0].tolist())) / len(wanted))
-        return round(min(float(np.mean(share)) for share in shares.values() if share), 4)
+        return round(min(float(np.mean(share or [0.0])) for share in shares.values()), 4)
 
 
 class _Laps:
