@@ -38,6 +38,7 @@ from models.retrieval.weighting import Recency
 Long = NDArray[np.int64]
 Vector = NDArray[np.float64]
 _LARGEST: Final = np.iinfo(np.int32).max
+_ROOM: Final = 4
 _MORE: Final = 32
 """Items whose own vectors are looked at beyond the length of a list, and a quarter of it."""
 _SPREADS: Final = 2654435761  # 2^32 over the golden ratio: neighbours get slots far apart
@@ -307,18 +308,27 @@ def _dot(left: FloatArray, right: FloatArray) -> np.float32:
 
 
 @inlined
-def _promising(promised: FloatArray, n: int) -> Long:
-    """Return the n lists that promise most, ascending; of equal ones the first."""
-    least = np.partition(promised, len(promised) - n)[len(promised) - n]
-    free = n - (promised > least).sum()
-    lists, n_lists = np.empty(n, np.int64), 0
-    for place in range(len(promised)):
-        if promised[place] < least or (promised[place] == least and free == 0):
+def _front(values: FloatArray, labels: IntArray, n_held: int, n: int) -> np.float32:
+    """Move the n largest of the first values to the front, with their labels, of equal ones those
+    that come first; return the least of them.
+    """
+    least = np.float32(np.partition(values[:n_held], n_held - n)[n_held - n])
+    free = n - (values[:n_held] > least).sum()
+    kept = 0
+    for place in range(n_held):
+        if values[place] < least or (values[place] == least and free == 0):
             continue
-        free -= promised[place] == least
-        lists[n_lists] = place
-        n_lists += 1
-    return lists
+        free -= values[place] == least
+        values[kept], labels[kept] = values[place], labels[place]
+        kept += 1
+    return least
+
+
+@inlined
+def _follow(lists: IntArray, promised: FloatArray, n: int) -> None:
+    """Put the lists behind the first n in the order of what they promise."""
+    promised[lists[:n]] = np.inf
+    lists[n:] = np.argsort(-promised)[n:]
 
 
 @added_up
@@ -330,8 +340,36 @@ def _about(codes: NDArray[np.int8], state: FloatArray) -> np.float32:
     return total
 
 
+@inlined
+def _told_apart(
+    state: FloatArray,
+    near: IntArray,
+    about: FloatArray,
+    held: int,
+    n: int,
+    rows: IntArray,
+    items: IntArray,
+    fitted: FloatArray,
+    added: FloatArray,
+    added_items: IntArray,
+) -> int:
+    """Put items and their true products in the place of at most n of what is held; return how
+    many.
+    """
+    if held > n:
+        _front(about, near, held, n)
+    for at in range(min(held, n)):
+        place = near[at]
+        if place < len(rows):
+            near[at], about[at] = items[place], _dot(fitted[rows[place]], state)
+        else:
+            later = place - len(rows)
+            near[at], about[at] = added_items[later], _dot(added[later], state)
+    return min(held, n)
+
+
 @compiled((
-    FLOAT32_1, FLOAT32_2, FLOAT32_1, INT64_1, INT64, INT64, INT8_2, FLOAT32_1, INT32_1, INT32_1,
+    FLOAT32_1, FLOAT32_2, FLOAT32_1, INT64_1, INT64, INT8_2, FLOAT32_1, INT32_1, INT32_1,
     FLOAT32_2, FLOAT32_2, INT32_1, BOOL_1, INT64, INT64,
 ))  # fmt: skip
 def _nearest(
@@ -340,7 +378,6 @@ def _nearest(
     hopes: FloatArray,
     starts: Long,
     n_probe: int,
-    size: int,
     codes: NDArray[np.int8],
     scales: FloatArray,
     rows: IntArray,
@@ -357,37 +394,50 @@ def _nearest(
     most and among the `added`.
 
     The lists are those of `ItemSearch`: the n_probe first are read, and where few items are
-    allowed so many more that `size` of them are seen.
+    allowed more of them, until as many allowed ones were seen as these hold in all.
     """
     length = np.sqrt(_dot(state, state))
     promised = np.empty(len(centroids), np.float32)
     for place in range(len(centroids)):
         promised[place] = _dot(centroids[place], state) + hopes[place] * length
-    n_first = min(n_probe, len(promised))
-    lists = _promising(promised, n_first)
-    near, about = np.full(n, _LARGEST, np.int32), np.full(n, -np.inf, np.float32)
-    read, seen = 0, 0
-    while read < n_first or (read < len(promised) and seen < size):
+    lists = np.arange(len(promised)).astype(np.int32)
+    n_first = min(n_probe, len(lists))
+    if n_first < len(lists):
+        _front(promised.copy(), lists, len(lists), n_first)
+    # Room for some more than are looked for: it is cleared now and then, not at each better one.
+    near, about = np.empty(_ROOM * n, np.int32), np.empty(_ROOM * n, np.float32)
+    held, least = 0, np.float32(-np.inf)
+    read, seen, enough = 0, 0, 0
+    while read < n_first or (read < len(lists) and seen < enough):
         if read == n_first:
-            lists = np.argsort(-promised, kind="mergesort")
-        one = lists[read]
+            _follow(lists, promised, n_first)
+        start, end = starts[lists[read]], starts[lists[read] + 1]
+        enough += end - start if read < n_first else 0
         read += 1
-        for place in range(starts[one], starts[one + 1]):
-            if allowed[items[place]]:
-                seen += 1
-                _offer(about, near, scales[place] * _about(codes[place], state), np.int32(place))
+        for place in range(start, end):
+            if not allowed[items[place]]:
+                continue
+            seen += 1
+            product = scales[place] * _about(codes[place], state)
+            if product <= least:
+                continue
+            if held == len(near):
+                least = _front(about, near, held, n)
+                held = n
+            near[held], about[held] = place, product
+            held += 1
     for place in range(len(added)):
         if allowed[added_items[place]]:
-            _offer(about, near, _dot(added[place], state), np.int32(len(rows) + place))
-    best, scores = np.full(k, _LARGEST, np.int32), np.full(k, -np.inf, np.float32)
-    for at in range(n):
-        place = near[at]
-        if place < len(rows):
-            _offer(scores, best, _dot(fitted[rows[place]], state), items[place])
-        elif place != _LARGEST:
-            later = place - len(rows)
-            _offer(scores, best, _dot(added[later], state), added_items[later])
-    _sort(scores, best)
+            if held == len(near):
+                _front(about, near, held, n)
+                held = n
+            near[held], about[held] = len(rows) + place, _dot(added[place], state)
+            held += 1
+    held = _told_apart(state, near, about, held, n, rows, items, fitted, added, added_items)
+    order = np.argsort(near[:held], kind="mergesort")
+    order = order[np.argsort(-about[:held][order], kind="mergesort")][:k]
+    best, scores = np.full(k, PAD, np.int32), np.full(k, -np.inf, np.float32)
+    best[: len(order)], scores[: len(order)] = near[order], about[order]
     return best, scores
 
 
@@ -418,7 +468,6 @@ class _Nearest(VectorScores):
                 search.hopes,
                 search.starts,
                 search.n_probe,
-                search.size,
                 search.codes,
                 search.scales,
                 search.rows,

@@ -93,13 +93,6 @@ class ItemSearch:
         search = cls(codes, scales, order, starts, centroids, spreads, len(counts), order)
         return search._tuned(states, vectors)
 
-    @property
-    def size(self) -> int:
-        """Vectors that are read for a state: in how many allowed ones the best allowed are found,
-        however few of all are.
-        """
-        return round(self.n_probe * len(self.rows) / max(len(self.centroids), 1))
-
     def holding(self, items: IntArray) -> "ItemSearch":
         """Return the search of vectors that are those of (K,) `items`."""
         return replace(self, items=items[self.rows])
