@@ -2,7 +2,8 @@
 
 The base models are fitted before the rank window, fused on it, refitted, and judged once on the
 test window (models/recipe.py); what is printed is that judgement. On a generated shop the true
-preferences are known: an oracle that ranks by them says how much there was to find.
+preferences of its shoppers are known: an oracle that ranks by them says how much there was to find.
+Of visitors who never log in no taste is known, so both are compared without them.
 """
 
 import json
@@ -10,7 +11,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,9 +27,12 @@ from contracts.pseudonyms import Pseudonymiser
 from contracts.settings import Settings, load_settings
 from contracts.tables import TIMESTAMP
 from models.base import PAD, IntArray
+from models.evaluation.compare import lists_of
 from models.evaluation.segments import ItemFacts
-from models.evaluation.tables import CUTOFFS, compare_table
-from models.ranking.config import NEW_ITEMS_ONLY, TABLES
+from models.evaluation.tables import CUTOFFS, DEPTH, compare_table
+from models.ranking.config import NEW_ITEMS_ONLY, TABLES, RecipeConfig
+from models.ranking.fit_fusions import QuerySet
+from models.ranking.two_stage import TwoStageRecommender
 from models.recipe import Prepared
 
 PROTOCOL: Final = (
@@ -40,6 +44,19 @@ METRICS: Final = tuple(f"{name}@{k}" for k in CUTOFFS for name in ("recall", "nd
 _DAY_US: Final = 86_400_000_000
 _BLOCK_CELLS: Final = 1 << 23  # true chances held at a time (64 MiB of float64)
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AgainstOracle:
+    """What is served beside the oracle, on one table, for the same shoppers: means by metric.
+
+    share  served / oracle, by NDCG@k; more than 1 where the oracle is passed
+    """
+
+    shoppers: int
+    oracle: dict[str, float]
+    served: dict[str, float]
+    share: float
 
 
 @dataclass(frozen=True)
@@ -88,8 +105,9 @@ def evaluate_events(
         now = _after_last(settings)
         history = read_history(settings, now)
         learnt = prepare_models(settings, join_features(settings, history, now))
-        metrics = evaluate_models(settings, learnt).metrics
-        oracle = _oracle(root / "truth", learnt[0]) if shop.events else {}
+        judged = evaluate_models(settings, learnt)
+        metrics = judged.metrics
+        oracle = _oracle(root / "truth", learnt[0], judged.recommender) if shop.events else {}
     return {
         "protocol": PROTOCOL,
         "dataset": shop.name,
@@ -127,10 +145,9 @@ def _after_last(settings: Settings) -> datetime:
 
 
 def _table(
-    metrics: Mapping[str, Any], table: Mapping[str, Any], oracle: Mapping[str, float] | None
+    metrics: Mapping[str, Any], table: Mapping[str, Any], against: AgainstOracle | None
 ) -> dict[str, Any]:
     """Return one table: every system's means, and what would be served against the best part."""
-    k = int(metrics["k"])
     served = str(metrics["serves"]).partition(":")[2]
     models = {
         name: {metric: values[metric] for metric in METRICS}
@@ -146,54 +163,89 @@ def _table(
         "best_single": best,
         "fused_against_best_single": None if best is None else table["intervals"][best][served],
     }
-    if oracle is not None:
-        share = models[served][f"ndcg@{k}"] / oracle[f"ndcg@{k}"]
-        found["oracle"] = dict(oracle)
-        found["share_of_oracle"] = share
+    if against is not None:
+        found["oracle"] = asdict(against)
     return found
 
 
-def _oracle(truth: Path, prepared: Prepared) -> dict[str, dict[str, float]]:
-    """Return table -> the metrics of lists ranked by the generated shoppers' true preferences."""
-    lists = {name: _true_lists(truth, prepared, name == NEW_ITEMS_ONLY) for name in TABLES}
+def _oracle(
+    truth: Path, prepared: Prepared, served: TwoStageRecommender
+) -> dict[str, AgainstOracle]:
+    """Return table -> what is served beside lists ranked by the shoppers' true preferences."""
+    who = _known_shoppers(truth, prepared)
+    rows = np.flatnonzero(who != PAD)  # a visitor has no true taste on file
+    test = prepared.test[rows]
+    true = {
+        name: _true_lists(truth, prepared, rows, who[rows], name == NEW_ITEMS_ONLY)
+        for name in TABLES
+    }
     seen = prepared.data(prepared.roles.rank_end)
     facts = ItemFacts.of(seen, prepared.config.weights())
+    return against_oracle(true, lists_of(served, test, DEPTH), test, facts, prepared.config)
+
+
+def against_oracle(
+    oracle: Mapping[str, IntArray],
+    served: Mapping[str, IntArray],
+    test: QuerySet,
+    facts: ItemFacts,
+    config: RecipeConfig,
+) -> dict[str, AgainstOracle]:
+    """Return table -> both judged on `test`, the queries that the oracle can answer.
+
+    `oracle`, `served`: table -> (Q, DEPTH) lists of these queries.
+    """
     found = {}
-    for name in TABLES:
-        result = compare_table(
-            name,
-            {"oracle": lists[name]},
-            None,
-            prepared.test,
-            facts=facts,
-            config=prepared.config,
-        )
-        found[name] = {metric: result.means["oracle"][metric] for metric in METRICS}
+    for name in oracle:
+        lists = {"oracle": oracle[name], "served": served[name]}
+        result = compare_table(name, lists, None, test, facts=facts, config=config)
+        means = {
+            system: {metric: values[metric] for metric in METRICS}
+            for system, values in result.means.items()
+        }
+        main = f"ndcg@{config.k}"
+        share = result.means["served"][main] / result.means["oracle"][main]
+        found[name] = AgainstOracle(result.n_shoppers, **means, share=share)
     return found
 
 
-def _true_lists(truth: Path, prepared: Prepared, new_items_only: bool) -> IntArray:
+def _known_shoppers(truth: Path, prepared: Prepared) -> NDArray[np.int64]:
+    """Return (Q,) the row of each test query's shopper in the truth, PAD for a visitor."""
+    from lake.generator import true_ids
+
+    raw_users, _ = true_ids(truth)
+    people = Pseudonymiser.from_environment(demo=True).many(pa.array(raw_users), "user")
+    queries = prepared.inputs.queries.take(pa.array(prepared.test_rows))
+    found = pc.index_in(queries[c.USER_ID], value_set=people)
+    return np.asarray(pc.fill_null(found, PAD).to_numpy(), np.int64)
+
+
+def _true_lists(
+    truth: Path,
+    prepared: Prepared,
+    rows: NDArray[np.int64],
+    who: NDArray[np.int64],
+    new_items_only: bool,
+) -> IntArray:
+    """Return the (R, DEPTH) true lists of the test queries `rows`, of the shoppers `who`."""
     from lake.generator import true_ids, true_scores
     from models.retrieval.topk import top_k
 
-    raw_users, raw_items = true_ids(truth)
-    people = Pseudonymiser.from_environment(demo=True).many(pa.array(raw_users), "user")
-    queries = prepared.inputs.queries.take(pa.array(prepared.test_rows))
-    who = pc.index_in(queries[c.USER_ID], value_set=people).to_numpy()
+    _, raw_items = true_ids(truth)
     place = {str(item): at for at, item in enumerate(raw_items)}
     columns = np.array([place.get(item, -1) for item in prepared.catalogue.item_ids])
-    days = _days(truth, queries[c.EVENT_TIMESTAMP])
-    lists = np.full((len(who), max(CUTOFFS)), PAD, np.int32)
-    history = prepared.test.inputs.histories.items
+    days = _days(truth, prepared.inputs.queries[c.EVENT_TIMESTAMP])[prepared.test_rows[rows]]
+    lists = np.full((len(rows), DEPTH), PAD, np.int32)
+    history = prepared.test.inputs.histories.items[rows]
     for day in np.unique(days):
-        rows = np.flatnonzero((days == day) & ~np.isnan(who))  # a visitor has no true taste on file
+        of_day = np.flatnonzero(days == day)
         size = max(1, _BLOCK_CELLS // len(raw_items))
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            chances = true_scores(truth, who[part].astype(np.int64), int(day))
+        for start in range(0, len(of_day), size):
+            part = of_day[start : start + size]
+            chances = true_scores(truth, who[part], int(day))
             scores = np.where(columns >= 0, chances[:, np.maximum(columns, 0)], 0.0)
             exclude = history[part] if new_items_only else None
-            lists[part] = top_k(scores.astype(np.float32), max(CUTOFFS), exclude)[0]
+            lists[part] = top_k(scores.astype(np.float32), DEPTH, exclude)[0]
     return lists
 
 
@@ -221,14 +273,18 @@ def events_page(report: Mapping[str, Any]) -> str:
         if not table["queries"]:
             continue
         lines.append(f"{'':24}" + "".join(f"{metric:>11}" for metric in METRICS))
-        systems = dict(table["models"])
-        if "oracle" in table:
-            systems["(oracle)"] = table["oracle"]
-        for system, values in sorted(systems.items(), key=lambda pair: -pair[1]["ndcg@10"]):
-            lines.append(f"{system:24}" + "".join(f"{values[at]:11.4f}" for at in METRICS))
+        for system, values in sorted(table["models"].items(), key=lambda one: -one[1]["ndcg@10"]):
+            lines.append(_line(system, values))
+        if (oracle := table.get("oracle")) is not None:
+            lines.append(f"the {oracle['shoppers']} shoppers of known taste:")
+            lines += [_line(f"({name})", oracle[name]) for name in ("oracle", "served")]
         lines.append(_said(table))
     lines += [f"left out: {name}: {reason}" for name, reason in report["left_out"].items()]
     return "\n".join(lines) + "\n"
+
+
+def _line(system: str, values: Mapping[str, float]) -> str:
+    return f"{system:24}" + "".join(f"{values[at]:11.4f}" for at in METRICS)
 
 
 def _said(table: Mapping[str, Any]) -> str:
@@ -239,6 +295,6 @@ def _said(table: Mapping[str, Any]) -> str:
         f"{table['fused']} is {word} {table['best_single']}, the best single model: "
         f"{interval['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
     )
-    if "share_of_oracle" in table:
-        text += f"; {table['share_of_oracle']:.1%} of the oracle's NDCG"
+    if "oracle" in table:
+        text += f"; {table['oracle']['share']:.1%} of the oracle's NDCG where taste is known"
     return text

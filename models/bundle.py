@@ -16,7 +16,6 @@ from contracts.errors import BadInputError
 from contracts.tables import TIMESTAMP
 from models.artifacts import save_json, write_manifest
 from models.base import IntArray
-from models.data import ItemIndex
 from models.evaluation.champion import CHAMPION, Champion, ChampionResult, compare_champion
 from models.evaluation.compare import TestLists, rank_everything, reference_models
 from models.evaluation.costs import Cost, bytes_below, fusion_bytes, measure_requests
@@ -170,7 +169,7 @@ def _against_champion(
         options=learned.options,
         test=prepared.test,
         served={table: lists[served] for table, lists in tested.lists.items()},
-        index=ItemIndex.of(prepared.catalogue),
+        catalogue=prepared.catalogue,
         facts=facts,
         ask=lambda index, rows: query_set(prepared.inputs, prepared.test_rows[rows], index),
         refit=refit,
@@ -236,8 +235,8 @@ def build_release(
     folder: Path,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Refit on everything before `now`, ranker unchanged, and write the bundle; returns its
-    metrics.json.
+    """Refit on everything before `now`, on the newest texts, ranker unchanged, and write the
+    bundle; returns its metrics.json.
 
     The folder holds models/<name>/, ranker/ (when a fusion is served), catalogue.parquet,
     config.json, metrics.json, report.html and manifest.json with the checksums of all of them.
@@ -251,7 +250,7 @@ def build_release(
         raise BadInputError(
             f"{folder}: is not empty; a release is written once, into a folder of its own"
         )
-    released = assemble(prepared, learned, prepared.inputs.now, progress)
+    released = assemble(prepared.described_now(), learned, prepared.inputs.now, progress)
     progress("compare the release with what was judged")
     some = prepared.test[_spread(len(prepared.test), _OVERLAP_QUERIES)]
     lists = [one.recommend(some.inputs, 10).items for one in (judged.recommender, released)]

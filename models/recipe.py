@@ -27,6 +27,7 @@ from models.columns import encoded
 from models.data import ItemIndex, catalogue_from_arrow, training_data
 from models.evaluation.leaks import PermutedLabels, permuted_labels
 from models.evaluation.roles import RANK, TEST, Roles, validation_shoppers
+from models.evaluation.texts import described_at
 from models.ranking.births import Births
 from models.ranking.bought_together import BoughtTogether
 from models.ranking.config import RecipeConfig
@@ -69,7 +70,7 @@ class TrainingInputs:
     """The data of one training run, all as of `now`.
 
     events         shopper_events strictly before `now`
-    items          descriptions, latest row per item counts
+    items          descriptions; `described_at` says which row of an item counts
     queries        `make_queries` of the events
     states         the shoppers' states, one row per query in the same order (point-in-time join)
     item_features  rows of (item_id, midnight, features) for the days of the queries
@@ -93,8 +94,8 @@ class TrainingInputs:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The queries of each role as arrays on one catalogue. `test_rows` are the test queries'
-    rows.
+    """The queries of each role as arrays on one catalogue: all items, each as it was described at
+    the end of the fit window. `test_rows` are the test queries' rows.
     """
 
     inputs: TrainingInputs
@@ -112,6 +113,12 @@ class Prepared:
         """Return the events strictly before a moment."""
         before_us = int(pa.scalar(before, TIMESTAMP).value)
         return training_data(self.inputs.events, self.catalogue, before_us=before_us)
+
+    def described_now(self) -> "Prepared":
+        """Return the same on the newest descriptions: for what is released, never for what is
+        judged.
+        """
+        return replace(self, catalogue=_catalogue(self.inputs, self.inputs.items))
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,8 @@ def prepare(
         raise BadInputError(
             "shopper states are not in the order of the queries; restore it by query_id"
         )
-    catalogue = catalogue_from_arrow(inputs.items, inputs.events[c.ITEM_ID])
+    roles = Roles.of(inputs.now, config)
+    catalogue = _catalogue(inputs, described_at(inputs.items, roles.fit_end))
     role = inputs.queries[c.ROLE]
     users = inputs.queries[c.USER_ID].combine_chunks()
     held = validation_shoppers(users, share=config.validation_share, seed=config.seed)
@@ -169,8 +177,11 @@ def prepare(
     rows = [np.flatnonzero(part) for part in (is_rank & ~held, is_rank & held, is_test)]
     laid = on_catalogue(inputs, index)
     train, validation, test = (query_set(inputs, part, index, laid) for part in rows)
-    roles = Roles.of(inputs.now, config)
     return Prepared(inputs, config, roles, catalogue, train, validation, test, rows[2], checkpoints)
+
+
+def _catalogue(inputs: TrainingInputs, items: pa.Table) -> Catalogue:
+    return catalogue_from_arrow(items, inputs.events[c.ITEM_ID])
 
 
 def on_catalogue(inputs: TrainingInputs, index: ItemIndex) -> tuple[ItemFeatures, Births]:

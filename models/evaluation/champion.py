@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import CorruptError, RefusedError
-from models.artifacts import load_json
-from models.base import IntArray
+from models.artifacts import load_json, verify_manifest
+from models.base import PAD, Catalogue, IntArray
 from models.config import load_config
 from models.data import ItemIndex
 from models.evaluation.compare import lists_of
@@ -70,12 +70,13 @@ def _plain(options: Options) -> dict[str, dict[str, Any]]:
 
 
 def load_champion(folder: Path) -> Champion:
-    """Read a release folder for comparison; one made with other features comes without its
-    recommender.
+    """Read a release folder for comparison, after checking its checksums; one made with other
+    features comes without its recommender.
 
     Raises:
         NotFoundError, CorruptError: the folder holds no release, or a damaged one.
     """
+    verify_manifest(folder)
     saved = load_json(folder, CONFIG_FILE)
     try:
         recipe = load_config(RecipeConfig, saved["recipe"], where=f"{folder}:recipe")
@@ -85,6 +86,12 @@ def load_champion(folder: Path) -> Champion:
         raise CorruptError(f"{folder}/{CONFIG_FILE}.json: lacks {error}; fetch it again") from error
     recommender = TwoStageRecommender.load(folder) if version == FEATURE_VERSION else None
     return Champion(recommender, recipe, options, version, data_end)
+
+
+def extended_to(recommender: TwoStageRecommender, catalogue: Catalogue) -> TwoStageRecommender:
+    """Return the recommender over the items of `catalogue` too that it does not know."""
+    missing = np.flatnonzero(recommender.index.lookup(catalogue.item_ids) == PAD)
+    return recommender.with_items(catalogue.take(missing))
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,7 @@ def compare_champion(
     options: Options,
     test: QuerySet,
     served: Mapping[str, IntArray],
-    index: ItemIndex,
+    catalogue: Catalogue,
     facts: ItemFacts,
     ask: Callable[[ItemIndex, NDArray[np.int64]], QuerySet],
     refit: Callable[[RecipeConfig, Options], TwoStageRecommender],
@@ -118,6 +125,8 @@ def compare_champion(
     """Compare what would be served (`served`: table -> lists of the test queries) with the
     champion.
 
+    `catalogue` is the challenger's. Its items that the champion was not trained with are added to
+    it, as the service adds those of its snapshot: else it would lose what it is served with.
     `ask` lays out chosen test queries on another catalogue; `refit` carries out a recipe on the
     challenger's fit and rank windows, on the challenger's catalogue.
 
@@ -155,8 +164,8 @@ def compare_champion(
         return ChampionResult(comparison, kept, tables, primary)
 
     if champion.recommender is not None and n_after >= config.minimum_champion_shoppers:
-        other = champion.recommender
-        to_index = index.lookup(list(other.stage.catalogue.item_ids))
+        other = extended_to(champion.recommender, catalogue)
+        to_index = ItemIndex.of(catalogue).lookup(other.index.item_ids)
         return result("direct", lists_of(other, ask(other.index, after), depth, to_index), after)
     if champion.same_recipe(config, options):
         same = ChampionComparison("identical", None, n_after, champion.data_end_us)

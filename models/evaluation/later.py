@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from contracts import columns as c
 from contracts.state import MICROS_PER_DAY
 from contracts.tables import TIMESTAMP
+from models.data import catalogue_from_arrow
 from models.evaluation.roles import TEST
+from models.evaluation.texts import described_at, texts_differ
 from models.ranking.first_stage import FirstStage
 from models.ranking.frame import Frame
 from models.ranking.inputs import QueryInputs
 from models.recipe import Prepared, query_set
 
 CANDIDATES: Final = "candidates"
+TEXTS: Final = "texts"
 _QUERIES: Final = 32
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,7 +41,8 @@ def leak_sample(queries: pa.Table) -> tuple[NDArray[np.int64], datetime] | None:
 
 def changed_without_later(prepared: Prepared, stage: FirstStage) -> tuple[str, ...] | None:
     """Name what of the rows of `TrainingInputs.rejoined` changes, byte for byte, when all that came
-    at its moment or later is deleted: features of the ranker frame, or `candidates`.
+    at its moment or later is deleted: `texts` of items described by then, then features of the
+    ranker frame, or `candidates`.
 
     `stage` was fitted before the test window. None where nothing was joined again.
     """
@@ -53,17 +57,20 @@ def changed_without_later(prepared: Prepared, stage: FirstStage) -> tuple[str, .
         states=again.states,
         item_features=again.item_features,
     )
+    said = catalogue_from_arrow(described_at(cut.items, prepared.roles.fit_end))
+    texts = (TEXTS,) if texts_differ(stage.catalogue, said) else ()
     some = np.searchsorted(prepared.test_rows, again.rows)
     with_all = _frame(stage, prepared.test[some].inputs)
     without = _frame(stage, query_set(cut, np.arange(len(some)), stage.index).inputs)
     if with_all.names != without.names or with_all.items.tobytes() != without.items.tobytes():
-        return (CANDIDATES,)
+        return (*texts, CANDIDATES)
     left, right = with_all.values[with_all.mask], without.values[without.mask]
-    return tuple(
+    features = (
         name
         for place, name in enumerate(with_all.names)
         if left[:, place].tobytes() != right[:, place].tobytes()
     )
+    return (*texts, *features)
 
 
 def _before(table: pa.Table, name: str, moment: datetime) -> pa.Table:

@@ -187,7 +187,7 @@ def _of_prices(features: FloatArray, past: Long, types: Codes, prices: FloatArra
         if spent and not meant:
             meant, n = True, 0
         if spent or not meant:
-            logs[n] = np.log1p(float(price))
+            logs[n] = np.log1p(np.float64(price))
             n += 1
     total, square = 0.0, 0.0
     for place in range(n):

@@ -11,7 +11,7 @@ from contracts.errors import SettingsError
 from contracts.events import EVENT_CODES, EVENT_TYPES
 from contracts.state import MICROS_PER_DAY
 from models.artifacts import load_arrays, save_arrays
-from models.base import FloatArray, Histories, TrainingData
+from models.base import Catalogue, FloatArray, Histories, TrainingData
 from models.retrieval.dense import DenseRetriever
 from models.retrieval.matrices import useful_events
 from models.retrieval.weighting import standing
@@ -48,8 +48,9 @@ class BuyAgain(DenseRetriever):
     log-normal aggregate time distribution (ATD). t is the days since the shopper's last purchase of
     j; a shopper with gaps of their own for j moves the mean (as their modified Poisson-gamma does
     the rate). Item numbers are shrunk towards the average item's. Past the due time z counts times
-    overdue_power: late is better than early. Items never bought by the shopper score 0. Size 3 I
-    floats; training O(N log N), a score O(L log L).
+    overdue_power: late is better than early. Items never bought by the shopper score 0; one that
+    came after the fit has the mean of the items' numbers. Size 3 I floats; training O(N log N), a
+    score O(L log L).
     """
 
     name: ClassVar[str] = "buy_again"
@@ -78,11 +79,16 @@ class BuyAgain(DenseRetriever):
         self._means = means.astype(np.float32)
         self._spreads = np.sqrt(variance / count).astype(np.float32)
 
+    def _extend(self, added: Catalogue) -> None:
+        self._chance = _with_average(self._chance, len(added))
+        self._means = _with_average(self._means, len(added))
+        self._spreads = _with_average(self._spreads, len(added))
+
     def _scores(self, histories: Histories) -> FloatArray:
-        scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
+        scores = np.zeros((len(histories), self.size), dtype=np.float32)
         strength = self._strength()
         useful = standing(histories, strength) & (strength[histories.event_types] > 0)
-        useful &= histories.items < self.n_items
+        useful &= histories.items < self.size
         rows, places = np.nonzero(useful)
         days = -histories.ages_days[rows, places].astype(np.float64)
         least = self.config.least_gap_days
@@ -118,6 +124,12 @@ class BuyAgain(DenseRetriever):
         arrays = load_arrays(folder, self.name, mmap=True)
         self._chance, self._means = arrays["chance"], arrays["means"]
         self._spreads = arrays["spreads"]
+
+
+def _with_average(of_items: FloatArray, n: int) -> FloatArray:
+    """Return (I + n,): the items' numbers, then their mean n times."""
+    average = of_items.mean(dtype=np.float64)
+    return np.append(of_items, np.full(n, average, np.float32))
 
 
 def _visits(

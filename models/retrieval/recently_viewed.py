@@ -23,8 +23,8 @@ class RecentlyViewed(DenseRetriever):
     """score_j = basket_decay^(baskets since) x 2^(-age / half_life) of the newest event on item j.
 
     The recency baseline of session-based work (Ludewig and Jannach 2018). Every event type with a
-    weight counts alike: it is about when, not what. Items outside the history score 0. Nothing is
-    learnt, size 0; a score costs O(L).
+    weight counts alike: it is about when, not what, so an item that came after the fit is as good
+    as any. Items outside the history score 0. Nothing is learnt, size 0; a score costs O(L).
     """
 
     name: ClassVar[str] = "recently_viewed"
@@ -35,11 +35,11 @@ class RecentlyViewed(DenseRetriever):
         """Nothing to learn."""
 
     def _scores(self, histories: Histories) -> FloatArray:
-        ordered = canonical(histories, self.event_weights, self.n_items)
+        ordered = canonical(histories, self.event_weights, self.size)
         alike = (self.event_weights > 0).astype(np.float32)
         weights = recency_weights(ordered, alike, self.config.recency)
         rows, places = np.nonzero(weights)
-        scores = np.zeros((len(histories), self.n_items), dtype=np.float32)
+        scores = np.zeros((len(histories), self.size), dtype=np.float32)
         found = weights[rows, places].astype(np.float32)
         np.maximum.at(scores, (rows, ordered.items[rows, places]), found)
         return scores

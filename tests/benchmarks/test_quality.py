@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import quality
+from benchmarks import quality, quality_events
 from benchmarks.quality_models import BaseModel
 from benchmarks.quality_run import RANK, TEST, VALIDATION, evaluate
 from benchmarks.quality_sequences import Sequences, read_sequences
@@ -164,21 +165,38 @@ def _good(file: Path) -> Path:
 
 
 def test_events_are_judged_beside_the_oracle(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def kept(*arguments: Any) -> dict[str, quality_events.AgainstOracle]:
+        asked.append(arguments)
+        return against_oracle(*arguments)
+
+    against_oracle = quality_events.against_oracle
+    monkeypatch.setattr(quality_events, "against_oracle", kept)
     out = tmp_path / "out.json"
     arguments = ["events", "--generated", "6000", "--models", "popularity,item_knn"]
     assert quality.main([*arguments, "--out", str(out)]) == 0
     page, report = capsys.readouterr().out, json.loads(out.read_text())
     assert set(report["tables"]) == {"repeats_allowed", "new_items_only"}
     for table in report["tables"].values():
-        assert set(table["oracle"]) == METRICS
+        oracle = table["oracle"]
+        assert set(oracle["oracle"]) == set(oracle["served"]) == METRICS
         # Who knows the true preferences finds more than who counts events.
-        assert table["oracle"]["ndcg@10"] > table["models"]["popularity"]["ndcg@10"]
-        served = table["models"][table["fused"]]["ndcg@10"]
-        assert table["share_of_oracle"] == pytest.approx(served / table["oracle"]["ndcg@10"])
+        assert oracle["oracle"]["ndcg@10"] > table["models"]["popularity"]["ndcg@10"]
+        share = oracle["served"]["ndcg@10"] / oracle["oracle"]["ndcg@10"]
+        assert oracle["share"] == pytest.approx(share)
+        # Visitors, of whom no taste is known, are a good part of the test and in neither mean.
+        assert 0 < oracle["shoppers"] < 0.8 * table["shoppers"]
         assert {"difference", "lower", "upper"} <= set(table["fused_against_best_single"])
     assert "of the oracle's NDCG" in page and "the best single model" in page
+    true, served, *rest = asked[0]
+    for name, lists in true.items():
+        assert lists.shape == served[name].shape
+        assert (lists != PAD).any(axis=1).all() and (served[name] != PAD).any(axis=1).all()
+    itself = against_oracle(true, true, *rest)
+    assert [found.share for found in itself.values()] == [1.0, 1.0]
 
 
 def test_events_need_one_kind_of_shop(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ from contracts.errors import UnavailableError
 
 KEYS = (
     "items users candidates requests p50_ms p99_ms empty_p50_ms empty_p99_ms clients8_rps "
-    "clients8_p99_ms stages_ms rss_mib rss_swap_mib cold_start_s recall_at_200 offline_equal degraded"
+    "clients8_p99_ms stages_ms rss_mib rss_swap_mib cold_start_s recall_at_200 offline_equal "
+    "degraded"
 ).split()
 
 

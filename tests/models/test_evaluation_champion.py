@@ -7,11 +7,10 @@ import pytest
 
 from contracts.errors import BadInputError
 from models.base import IntArray
-from models.data import ItemIndex
 from models.evaluation.champion import Champion, ChampionResult, compare_champion
 from models.ranking.fit_fusions import QuerySet
 from models.ranking.frame import FEATURE_VERSION
-from tests.models.test_evaluation_tables import CONFIG, facts_of, query_set
+from tests.models.test_evaluation_tables import CONFIG, catalogue, facts_of, query_set
 
 SHOPPERS = 60
 NEW_ONLY = replace(CONFIG, primary_table="new_items_only", minimum_champion_shoppers=10)
@@ -39,7 +38,6 @@ def _compare(test: QuerySet, refitted: Refitted) -> ChampionResult:
         refitted.calls += 1
         return refitted
 
-    ids = tuple(f"i{item}" for item in range(30))
     mine = np.tile(np.arange(5, 25, dtype=np.int32), (SHOPPERS, 1))
     return compare_champion(
         Champion(Refitted(), replace(NEW_ONLY, max_depth=2), {}, FEATURE_VERSION, 0),  # type: ignore[arg-type]
@@ -47,7 +45,7 @@ def _compare(test: QuerySet, refitted: Refitted) -> ChampionResult:
         options={},
         test=test,
         served={"repeats_allowed": mine, "new_items_only": mine},
-        index=ItemIndex(ids),
+        catalogue=catalogue(),
         facts=facts_of(),
         ask=lambda index, rows: test[rows],
         refit=refit,  # type: ignore[arg-type]

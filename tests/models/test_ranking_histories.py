@@ -2,6 +2,8 @@
 live state.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -106,6 +108,14 @@ def test_user_features_by_hand():
     assert feature(values, "price_level") == pytest.approx((np.log1p(3) + np.log1p(7)) / 2)
     assert feature(values, "tenure_days") == 3.5
     assert feature(values, "purchase_moments") == 2
+
+
+def test_prices_are_added_up_in_double_precision():
+    """In single precision the logs of these two differ by 25 % more or less than they do."""
+    state = replace(STATE, event_prices=[float("nan"), 1999.999, float("nan"), 2000.001])
+    values = user_features(states_from_one(state, INDEX), np.array([103 * DAY]))
+    logs = np.log1p(np.array([1999.999, 2000.001], np.float32).astype(np.float64))
+    assert feature(values, "price_spread") == pytest.approx(logs.std(), rel=1e-6)
 
 
 def test_user_features_leave_out_events_at_the_moment_of_the_query():

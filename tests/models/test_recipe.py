@@ -2,6 +2,8 @@
 bundle comes out.
 """
 
+import re
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,19 +13,21 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from contracts.errors import BadInputError, RefusedError, SettingsError
+from contracts.errors import BadInputError, CorruptError, RefusedError, SettingsError
 from contracts.tables import TIMESTAMP
 from models.artifacts import load_json, verify_manifest
 from models.bundle import build_release, judge_on_test
-from models.data import training_data
-from models.evaluation.champion import Champion, load_champion
+from models.data import ItemIndex, training_data
+from models.evaluation.champion import Champion, compare_champion, load_champion
+from models.evaluation.compare import lists_of
 from models.evaluation.gate import DataAge, Variety, judge
 from models.evaluation.later import changed_without_later
 from models.evaluation.leaks import permuted_labels
 from models.evaluation.metrics import Interval
 from models.evaluation.page import report_page
 from models.evaluation.roles import Roles
-from models.evaluation.segments import NEW_SHOPPERS, RETURNING_SHOPPERS
+from models.evaluation.segments import NEW_SHOPPERS, RETURNING_SHOPPERS, ItemFacts
+from models.evaluation.tables import DEPTH, compare_table
 from models.ranking.first_stage import FirstStage
 from models.ranking.fit_fusions import build_rank_data
 from models.ranking.frame import FEATURE_VERSION
@@ -34,6 +38,7 @@ from models.recipe import (
     fit_retrievers,
     learn_to_fuse,
     prepare,
+    query_set,
     refit_recipe,
     silent,
 )
@@ -238,6 +243,55 @@ def test_a_champion_on_another_catalogue_is_asked_in_its_own_terms(prepared, lea
     # Ties go to another item when the numbers are turned round, so nearly equal is as far as it
     # goes.
     assert found["champion"]["models"]["champion"]["ndcg@10"] == pytest.approx(mine, abs=0.02)
+
+
+def test_a_champion_is_compared_over_the_items_that_it_is_served_with(prepared, judged):
+    """Half of the items came after its training: the service adds them, and so does the gate."""
+    whole = prepared.catalogue
+    known, late = np.arange(0, len(whole), 2), np.arange(1, len(whole), 2)
+    data = prepared.data(prepared.roles.rank_end)
+    seen = np.isin(data.items, known)
+    earlier = replace(
+        data,
+        users=data.users[seen],
+        items=(data.items[seen] // 2).astype(np.int32),
+        event_types=data.event_types[seen],
+        times=data.times[seen],
+        catalogue=whole.take(known),
+    )
+    models = fit_retrievers(earlier, {"popularity": {}, "text": {}}, CONFIG).models
+    alone = TwoStageRecommender(FirstStage(models, earlier.catalogue, CONFIG), "base:text")
+    served = alone.with_items(whole.take(late))
+    facts = ItemFacts.of(data, CONFIG.weights())
+    result = compare_champion(
+        Champion(alone, CONFIG, OPTIONS, FEATURE_VERSION, micros(prepared.roles.rank_end)),
+        config=CONFIG,
+        options=OPTIONS,
+        test=prepared.test,
+        served=lists_of(judged.recommender, prepared.test, DEPTH),
+        catalogue=whole,
+        facts=facts,
+        ask=lambda index, rows: query_set(prepared.inputs, prepared.test_rows[rows], index),
+        refit=lambda config, options: pytest.fail("there is enough to compare directly"),
+    )
+    queries = query_set(prepared.inputs, prepared.test_rows, served.index)
+    to_index = ItemIndex.of(whole).lookup(served.index.item_ids)
+    expected = lists_of(served, queries, DEPTH, to_index)
+    assert np.isin(expected["repeats_allowed"], late).mean() > 0.2
+    for name, table in result.tables.items():
+        by_hand = compare_table(
+            name, {"champion": expected[name]}, None, prepared.test, facts=facts, config=CONFIG
+        )
+        assert table.means["champion"] == by_hand.means["champion"]
+
+
+def test_a_champion_that_was_damaged_is_refused(bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle[0], folder)
+    path = next(folder.rglob("*.npy"))
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+    with pytest.raises(CorruptError, match=re.escape(f"{path}: differs from its checksum")):
+        load_champion(folder)
 
 
 def test_the_same_recipe_with_too_few_shoppers_is_identical(bundle, prepared, learned):

@@ -9,7 +9,13 @@ from contracts.errors import SettingsError
 from contracts.events import VIEW
 from models.base import TrainingData
 from models.registry import make_retriever
-from tests.models.conformance import WEIGHTS, RetrieverConformance, history, training
+from tests.models.conformance import (
+    WEIGHTS,
+    RetrieverConformance,
+    catalogue,
+    history,
+    training,
+)
 
 
 def refills() -> TrainingData:
@@ -53,6 +59,16 @@ class TestBuyAgain(RetrieverConformance):
         seen = make_retriever("buy_again", {"event_types": ["view"]})
         seen.fit(views, event_weights=WEIGHTS, seed=0)
         assert seen.score_all(history([(0, 10.0)], types=VIEW))[0, 0] > 0
+
+    def test_an_item_that_came_after_the_fit_is_bought_again_as_the_average_one(self) -> None:
+        model = self.fitted(refills())
+        extended = model.extended(catalogue(2))
+        known = history([(0, 10.0), (1, 10.0)])
+        assert extended.score_all(known)[0, :5].tobytes() == model.score_all(known)[0].tobytes()
+        new, never = extended.score_all(history([(5, 20.0), (2, 20.0)]))[0, [5, 6]]
+        assert new > 0.05 and never == 0
+        # What was bought a moment ago is not due.
+        assert extended.recommend(history([(5, 20.0), (1, 0.6)]), 1)[0].tolist() == [[5]]
 
     def test_unknown_event_type(self) -> None:
         with pytest.raises(SettingsError, match="'bought'"):
