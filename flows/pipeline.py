@@ -173,19 +173,21 @@ def train(
         judged = evaluate_models(settings, learnt)
         release = pack_release(settings, past, learnt, judged, reason)
     artifacts.trained(release)
+    # What follows is done now, and not at the moment that the rows are of, or the run began.
+    acted = outcome.moment(settings, now)
     by = asker(operator)
-    if release["passed"] and not by.by_hand and (hold := holds.hold_of(settings, moment)):
+    if release["passed"] and not by.by_hand and (hold := holds.hold_of(settings, acted)):
         release["held"] = hold.reason
     elif release["passed"] and (waits := experiments.waits_for(settings, release["version"])):
         release["held"] = waits
     alerts.training_judged(release)
     who = f"the gate, for {by.name}"
     if release["passed"] and not release.get("held") and experiments.canary_first(settings):
-        release["experiment"] = begin_experiment(settings, release["version"], moment, who, reason)
+        release["experiment"] = begin_experiment(settings, release["version"], acted, who, reason)
         alerts.experiment_begun(release["experiment"])
     elif release["passed"] and not release.get("held"):
-        release |= move_champion(settings, release["version"], moment, who, reason, None)
-        alerts.champion_moved(release, moment.isoformat())
+        release |= move_champion(settings, release["version"], acted, who, reason, None)
+        alerts.champion_moved(release, acted.isoformat())
     artifacts.pictured(draw_releases(settings))
     return _finish(settings, release)
 

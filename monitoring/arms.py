@@ -4,6 +4,7 @@ that followed.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import pyarrow as pa
@@ -15,9 +16,9 @@ from contracts.experiment import ARMS, SHADOW
 from contracts.state import MICROS_PER_DAY
 from lake.sql import ask
 from monitoring.bots import find_bots
+from monitoring.lists import GRADE, with_grades
 from monitoring.rows import encoded
 from monitoring.sequential import Arm
-from monitoring.served import GRADE, with_grades
 
 LOG_COLUMNS: Final = (
     c.REQUEST_ID,
@@ -48,7 +49,8 @@ METRICS: Final = {"clicks": f"sum({CLICKED})", "conversion": f"least(sum({BOUGHT
 
 @dataclass(frozen=True)
 class Arms:
-    """Both arms; how many of their shoppers both answered (`crossed`), and bots, in neither.
+    """Both arms; how many of their shoppers both answered (`crossed`), and bots, in neither; and
+    when the first list of all was shown, None before there is one.
 
     Whom both answered counts in the arm that was first, with everything: that one was drawn, and to
     leave such shoppers out would leave out more of the smaller arm's.
@@ -58,6 +60,7 @@ class Arms:
     challenger: Arm
     crossed: int
     bots: int
+    first: datetime | None
 
 
 def shoppers_of(
@@ -73,7 +76,7 @@ def shoppers_of(
 
     The unit is who drew the arm: the user; of a session that had logged in by then, its user; else
     the session. Lists of nobody are left out, and so are those of no experiment or of another, and
-    what was only scored. An event counts for a list as in monitoring/served.py.
+    what was only scored. An event counts for a list as in monitoring/lists.py.
 
     Args:
         predictions: LOG_COLUMNS of the prediction log, of some days; every list has a place 1.
@@ -129,11 +132,13 @@ def sum_arms(
         WITH shoppers AS (
             SELECT {UNIT}, arg_min({ARM}, {FIRST}) AS {ARM}, min({ARM}) <> max({ARM}) AS crossed,
                    {UNIT} IN (SELECT {UNIT} FROM robots) AS bot,
-                   sum({LISTS}) AS {LISTS}, {METRICS[metric]} AS outcome
+                   sum({LISTS}) AS {LISTS}, {METRICS[metric]} AS outcome,
+                   min({FIRST}) AS {FIRST}
             FROM parts GROUP BY {UNIT})
         SELECT {ARM}, bot, count(*) AS n, count(*) FILTER (crossed) AS crossed,
                sum({LISTS})::BIGINT AS {LISTS},
-               sum(outcome)::DOUBLE AS total, sum(outcome * outcome)::DOUBLE AS squares
+               sum(outcome)::DOUBLE AS total, sum(outcome * outcome)::DOUBLE AS squares,
+               min({FIRST}) AS {FIRST}
         FROM shoppers GROUP BY ALL"""
     rows = ask(query, {"parts": pa.concat_tables(parts), "robots": robots}).to_pylist()
     sums = {
@@ -147,6 +152,7 @@ def sum_arms(
         challenger=challenger,
         crossed=sum(row["crossed"] for row in rows if not row["bot"]),
         bots=sum(row["n"] for row in rows if row["bot"]),
+        first=min((row[FIRST] for row in rows), default=None),
     )
 
 

@@ -69,7 +69,9 @@ def decide(
         return later or RetrainDecision(False, (_share(summary),))
     drifted = summary.drifted()
     reasons = (_share(summary), *(_line(found) for found in drifted))
-    causes = summary.drifted("data", "feature", "outcome")
+    causes = summary.drifted("feature", "outcome")
+    # Of data, what is no drift by itself is none because what is served moved too.
+    causes += summary.drifted("data") if summary.data_drifts else ()
     if not causes:
         alone = "what is served moved, data and outcome did not: look at the service"
         return later or RetrainDecision(False, (*reasons, alone))

@@ -20,8 +20,9 @@ from monitoring.events import EVENT_COLUMNS
 from monitoring.features import WATCHED
 from monitoring.feed import broken_feed
 from monitoring.judge import ColumnDrift, Pair, judge_columns
+from monitoring.outcomes import OutcomeRow
 from monitoring.profile import Profile, day_of, midnight_of
-from monitoring.served import BASE_SCORE, SERVED_COLUMNS, OutcomeRow, Served
+from monitoring.served import BASE_SCORE, SERVED_COLUMNS, Served
 
 Verdict = Literal["drift", "no drift", "too little data", "broken feed"]
 
@@ -36,8 +37,9 @@ class DriftSummary:
     """What a check found. `window` and `reference_window` are (since, before) in ISO format.
 
     columns: worst first. share_drifted is over the judged columns of data, 0 when there are none.
-    left_out: columns that were not judged and why, as (name, reason). feed: what is broken, in
-    words. limits: where the limits come from. notes: what else a reader must know.
+    data_drifts: the columns of data alone make it drift. left_out: columns that were not judged and
+    why, as (name, reason). feed: what is broken, in words. limits: where the limits come from.
+    notes: what else a reader must know.
     """
 
     release: str
@@ -53,6 +55,7 @@ class DriftSummary:
     feed: tuple[str, ...] = ()
     bots: tuple[Bot, ...] = ()
     outcomes: tuple[OutcomeRow, ...] = ()
+    data_drifts: bool = False
     limits: str = ""
     notes: tuple[str, ...] = ()
 
@@ -186,10 +189,14 @@ def check_drift(
                 rate=rates[kind],
                 longer=longer if each is pair else (),
             )
+    data_drifts = _data_drifts(columns, settings, calibrations["data"])
+    others = any(found.drifted for found in columns if found.kind != "data")
     return Checked(
         replace(
             summary,
-            verdict=_verdict(columns, settings, calibrations["data"]),
+            # What was served, and what shoppers are, drift by any column of it.
+            verdict="drift" if data_drifts or others else "no drift",
+            data_drifts=data_drifts,
             columns=tuple(sorted(columns, key=lambda found: -found.ratio)),
             left_out=(*left_out, *also),
             share_drifted=_share(columns),
@@ -286,6 +293,9 @@ def _served_pair(
     if len(earlier) < WEEK:
         told = f"{len(earlier)} earlier days of this release, {WEEK} are needed"
         return None, [], (("what was served", told),)
+    if not days.visits[current].any():
+        told = "the release served nothing in this window"
+        return None, [], (("what was served", told),)
     left_out, names = [], []
     for column in days.columns:
         rows = [float(days.counts[column.name][part].sum()) for part in (earlier, current)]
@@ -299,22 +309,19 @@ def _served_pair(
     return Pair(days, earlier, current), names, tuple(left_out)
 
 
-def _verdict(
+def _data_drifts(
     columns: Sequence[ColumnDrift], settings: MonitorSettings, calibration: Calibration | None
-) -> Verdict:
-    """Return whether this is drift.
+) -> bool:
+    """Say whether the columns of data are drift.
 
     Calibrated limits hold for all columns together, so one is enough. Others are limits of one
-    column: a share of columns, or one at a multiple of its limit, is drift. What was served drifts
-    by any column of it.
+    column: a share of columns, or one at a multiple of its limit, is drift.
     """
     data = [found for found in columns if found.kind == "data"]
-    if any(found.drifted for found in columns if found.kind != "data"):
-        return "drift"
     if calibration is not None:
-        return "drift" if any(found.drifted for found in data) else "no drift"
+        return any(found.drifted for found in data)
     severe = any(found.ratio >= settings.severe_factor for found in data)
-    return "drift" if severe or _share(columns) >= settings.drifted_share else "no drift"
+    return severe or _share(columns) >= settings.drifted_share
 
 
 def _share(columns: Sequence[ColumnDrift]) -> float:

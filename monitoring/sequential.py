@@ -137,6 +137,7 @@ def decide_experiment(
     *,
     share: float,
     days: float,
+    age: float | None = None,
     moves: bool,
     settings: ExperimentSettings,
 ) -> ExperimentDecision:
@@ -161,6 +162,7 @@ def decide_experiment(
     Args:
         share: of the shoppers that the challenger has.
         days: for which the arms have been shown, whole or not.
+        age: days since it began, against `maximum_days`; None: as many as `days`.
         moves: False for a comparison that never promotes by itself: it stops at `maximum_days`.
 
     Raises:
@@ -173,7 +175,8 @@ def decide_experiment(
     a_day = control.mean * (control.shoppers + challenger.shoppers) / days if days > 0 else 0.0
     lost_days = lost / a_day if a_day > 0 else None
     unequal = _unequal(control.shoppers, challenger.shoppers, share)
-    action, reasons = _act(test, lost_days, days, unequal=unequal, moves=moves)
+    over = (days if age is None else age) >= settings.maximum_days
+    action, reasons = _act(test, lost_days, days, over=over, unequal=unequal, moves=moves)
     return ExperimentDecision(
         action=action,
         reasons=reasons,
@@ -218,10 +221,15 @@ def _spread(arm: Arm, metric: str) -> float:
 
 
 def _act(
-    test: _Test, lost_days: float | None, days: float, *, unequal: bool, moves: bool
+    test: _Test,
+    lost_days: float | None,
+    days: float,
+    *,
+    over: bool,
+    unequal: bool,
+    moves: bool,
 ) -> tuple[Action, tuple[str, ...]]:
     settings = test.settings
-    over = days >= settings.maximum_days
     end = (f"{settings.maximum_days:g} days are over",) if over else ()
     if unequal or not test.enough:
         return ("stop" if over or unequal else "continue"), (_unusable(test, unequal), *end)

@@ -1,16 +1,19 @@
 """What was served and what came of it, day by day: the columns of score and outcome drift.
 
 The reference is the same release's own earlier days in the prediction log, as scores of two
-releases do not compare. An event counts for a list when it carries the list's request id, is about
-an item of it, and came within the attribution window.
+releases do not compare. Which events count for a list: monitoring/lists.py.
 
 Score columns: score and base_score_N (rows of the release's usual rung), rung (of requests),
 served_category (first step of the path), coverage (items of the catalogue shown on a day, and not).
 Outcome columns: ctr (rows that were viewed, clicked, put in the cart or bought), conversion
 (requests with a purchase), ndcg (of requests with any of these, graded as targets are).
+
+The log grows with the shop, so it is read a day at a time, twice: the earlier days to learn the
+bins, then all days to count. Held are sums, a sample of SAMPLE rows, and one day of the log.
 """
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -18,16 +21,16 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from contracts import columns as c
-from contracts.events import TARGET_GRADES
-from contracts.experiment import SHADOW_ENDING
 from contracts.settings import MonitorSettings
-from lake.sql import ask
-from monitoring.bins import BINS, MISSING, OTHER, day_counts
+from monitoring.bins import BINS, MISSING, OTHER, codes
 from monitoring.days import Column, Counts, Days, Ints
+from monitoring.lists import Lists, in_parts, with_grades, without_bots, without_shadow
+from monitoring.outcomes import OutcomeRow, Outcomes
 from monitoring.profile import day_of
-from monitoring.rows import UNKNOWN, floats
+from monitoring.rows import UNKNOWN, encoded, floats, hashes_of, mix, whole
 
 BASE_SCORE: Final = "base_score_"
 SERVED_COLUMNS: Final = (
@@ -43,22 +46,10 @@ RUNGS: Final = 12
 CATEGORIES: Final = 20
 NDCG_BINS: Final = 10
 EARLIER_WINDOWS: Final = 4
-GRADE: Final = "grade"
-_BOUGHT: Final = TARGET_GRADES["purchase"]
+SAMPLE: Final = 100_000
+"""Rows of earlier days by which scores are cut into bins: a tenth of them is met to 0.1 %."""
 
-
-@dataclass(frozen=True)
-class OutcomeRow:
-    """What came of one release's lists on one rung in the window; bounds are 95 % (Wilson)."""
-
-    release: str
-    rung: str
-    requests: int
-    ctr: float
-    ctr_bounds: tuple[float, float]
-    conversion: float
-    conversion_bounds: tuple[float, float]
-    ndcg: float | None
+ReadDay = Callable[[int], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -71,8 +62,8 @@ class Served:
 
 
 def count_served(
-    predictions: pa.Table,
-    events: pa.Table,
+    predictions: ReadDay,
+    events: ReadDay,
     items: pa.Table,
     *,
     release: str,
@@ -85,57 +76,46 @@ def count_served(
     """Count days [since, day of now); bins are those of the days before `window_first`.
 
     Args:
-        predictions: rows of the prediction log since then, of all releases.
-        events: request_id, item_id, event_type, event_timestamp of events since then.
+        predictions: gives the rows of a day of the prediction log, LIST_COLUMNS, of all releases;
+            a list lies in one day.
+        events: gives EVENT_COLUMNS of what happened from the begin of a day until
+            `attribution_hours` after its end.
         items: item_id, category; one or more rows an item.
         bots: pseudonyms whose requests do not count.
 
     Returns None when the release served nothing before `window_first`: there is no reference.
     """
-    joined = with_grades(without_bots(without_shadow(predictions), bots), events, attribution_hours)
-    before = day_of(now)
-    rows = _Rows(joined, since, before)
-    own = rows.where(np.asarray(pc.equal(joined[c.RELEASE], release).to_numpy(), np.bool_))
-    earlier = own.day < window_first
-    settled = day_of(now - timedelta(hours=attribution_hours))
-    table = _table(rows.where((rows.day >= window_first) & (rows.day < settled)))
-    if not earlier.any():
+    before, settled = day_of(now), day_of(now - timedelta(hours=attribution_hours))
+    catalogue = _Catalogue(items)
+
+    def shown(day: int) -> pa.Table:
+        return without_bots(without_shadow(predictions(day)), bots)
+
+    def own(day: int) -> pa.Table:
+        log = shown(day)
+        return log.filter(pc.equal(log[c.RELEASE], release))
+
+    bins = _learn((own(day) for day in range(since, window_first)), catalogue)
+    if bins is None:
         return None
-    columns: list[Column] = []
-    counts: dict[str, Counts] = {}
+    counter, outcomes = _Counted(bins, catalogue, since, before), Outcomes()
 
-    def add(column: Column, day: Ints, bins: Ints) -> None:
-        columns.append(column)
-        counts[column.name] = day_counts(day, since, before, bins, len(column.labels))
+    def count(day: int) -> None:
+        log = own(day) if day < window_first else shown(day)
+        if not len(log):
+            return
+        happened = events(day)
+        happened = happened.filter(pc.is_valid(happened[c.REQUEST_ID]))
+        for part in in_parts(log):
+            lists = Lists(with_grades(part, happened, attribution_hours))
+            counter.add(day, lists.where(lists.release == release), settled=day < settled)
+            if window_first <= day < settled:
+                outcomes.add(lists)
+        counter.end(day)
 
-    heads = np.flatnonzero(own.heads)
-    rung, rung_code = _labels("rung", own.rung[heads], earlier[heads], RUNGS)
-    add(rung, own.day[heads], rung_code)
-    usual = own.rung == rung.labels[0]
-    for name, values in _scores(own):
-        known = values[usual & earlier]
-        if np.isfinite(known).any():
-            column, bins = _number(name, values[usual], known)
-            add(column, own.day[usual], bins)
-    category, code = _labels("served_category", _categories(own.item, items), earlier, CATEGORIES)
-    add(category, own.day, code)
-    shown = _distinct_a_day(own, since, before)
-    columns.append(Column("coverage", "score", ("shown", "not shown")))
-    size = float(len(pc.unique(items[c.ITEM_ID])))
-    counts["coverage"] = np.where(
-        (shown > 0)[:, None], np.stack([shown, np.maximum(size - shown, 0.0)], axis=1), 0.0
-    )
-    done = own.where(own.day < settled)
-    add(_rate("ctr", "no event", "event"), done.day, (done.grade > 0).astype(np.int64))
-    first, bought, ndcg = _per_request(done)
-    add(_rate("conversion", "no purchase", "purchase"), done.day[first], bought.astype(np.int64))
-    rated = np.isfinite(ndcg)
-    steps = np.minimum((ndcg[rated] * NDCG_BINS).astype(np.int64), NDCG_BINS - 1)
-    middle = tuple((place + 0.5) / NDCG_BINS for place in range(NDCG_BINS))
-    names = tuple(f"{value - 0.05:.1f} to {value + 0.05:.1f}" for value in middle)
-    add(Column("ndcg", "outcome", names, (), middle), done.day[first][rated], steps)
-    requests = day_counts(own.day[heads], since, before, np.zeros(len(heads), np.int64), 1)[:, 0]
-    return Served(Days(since, tuple(columns), counts, requests), len(own.day), table)
+    for day in range(since, before):
+        count(day)  # what it read is free again when it returns
+    return Served(counter.days(), counter.rows, outcomes.table())
 
 
 def earlier_days(settings: MonitorSettings) -> int:
@@ -143,187 +123,190 @@ def earlier_days(settings: MonitorSettings) -> int:
     return max(settings.reference_days, EARLIER_WINDOWS * settings.window_days)
 
 
-def wilson(hits: float, n: float) -> tuple[float, float]:
-    """Return the 95 % interval of a share of n (Wilson 1927); (0, 1) of none.
+@dataclass(frozen=True)
+class _Bins:
+    """What the earlier days fix: labels of rung and category, and cuts of the scores by name."""
 
-    >>> [round(bound, 3) for bound in wilson(5, 10)]
-    [0.237, 0.763]
-    """
-    if n <= 0:
-        return 0.0, 1.0
-    z = 1.959964
-    middle = (hits + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * (hits * (n - hits) / n + z * z / 4) ** 0.5
-    return max(middle - half, 0.0), min(middle + half, 1.0)
-
-
-class _Rows:
-    """Places of lists by day, request and position, sorted so that a request's are together."""
-
-    def __init__(self, joined: pa.Table, since: int, before: int) -> None:
-        times = pc.cast(joined[c.EVENT_TIMESTAMP], pa.int64()).to_numpy()
-        self.since, self.before = since, before
-        self.day = times // 86_400_000_000
-        request = joined[c.REQUEST_ID].combine_chunks().dictionary_encode()
-        self.request = request.indices.to_numpy().astype(np.int64)
-        self.position = joined[c.POSITION].to_numpy()
-        self.score = floats(joined[c.SCORE])
-        self.base = joined[c.BASE_SCORES].combine_chunks()
-        self.grade = joined[GRADE].to_numpy()
-        self.item = joined[c.ITEM_ID].combine_chunks()
-        self.rung = joined[c.RUNG].to_numpy(zero_copy_only=False).astype(str)
-        self.release = joined[c.RELEASE].to_numpy(zero_copy_only=False).astype(str)
+    rung: Column
+    category: Column
+    scores: tuple[Column, ...]
 
     @property
-    def heads(self) -> Any:
-        """Say which rows are the first of their request."""
-        return np.append(True, self.request[1:] != self.request[:-1])[: len(self.request)]
-
-    def where(self, mask: Any) -> "_Rows":
-        found = object.__new__(_Rows)
-        chosen = pa.array(mask)
-        for name, value in vars(self).items():
-            kept = value
-            if isinstance(value, np.ndarray):
-                kept = value[mask]
-            elif isinstance(value, pa.Array):
-                kept = value.filter(chosen)
-            setattr(found, name, kept)
-        return found
+    def usual(self) -> str:
+        return self.rung.labels[0]
 
 
-def with_grades(predictions: pa.Table, events: pa.Table, hours: float) -> pa.Table:
-    """Return the rows with the best grade of what followed, 0 for nothing; requests together."""
-    grades = pa.table({
-        "kind": list(TARGET_GRADES),
-        GRADE: pa.array(list(TARGET_GRADES.values()), pa.int64()),
-    })
-    query = f"""
-        WITH hits AS (
-            SELECT p.request_id, p.position, max(g.{GRADE}) AS {GRADE}
-            FROM predictions p
-            JOIN events e ON e.{c.REQUEST_ID} = p.{c.REQUEST_ID} AND e.{c.ITEM_ID} = p.{c.ITEM_ID}
-            JOIN grades g ON g.kind = e.{c.EVENT_TYPE}
-            WHERE e.{c.EVENT_TIMESTAMP} >= p.{c.EVENT_TIMESTAMP}
-              AND e.{c.EVENT_TIMESTAMP} < p.{c.EVENT_TIMESTAMP} + to_microseconds(?)
-            GROUP BY ALL)
-        SELECT p.*, coalesce(h.{GRADE}, 0) AS {GRADE}
-        FROM predictions p LEFT JOIN hits h USING ({c.REQUEST_ID}, {c.POSITION})
-        ORDER BY p.{c.REQUEST_ID}, p.{c.POSITION}"""
-    tables = {"predictions": predictions, "events": events, "grades": grades}
-    return ask(query, tables, values=[int(hours * 3_600_000_000)])
+class _Catalogue:
+    """Items with the first step of their category."""
+
+    def __init__(self, items: pa.Table) -> None:
+        self.ids = whole(items[c.ITEM_ID])
+        path = pc.fill_null(whole(items[c.CATEGORY]), "")
+        steps = pc.list_element(pc.split_pattern(path, ">", max_splits=1), 0)
+        first = pc.utf8_trim_whitespace(steps)
+        self.first_step = pc.if_else(pc.equal(first, ""), UNKNOWN, first)
+        self.size = float(len(pc.unique(self.ids)))
+
+    def categories(self, item_ids: Any) -> pa.Array:
+        """Return the first step of each item's category, UNKNOWN of what has none."""
+        place = pc.index_in(whole(item_ids), value_set=self.ids)
+        return pc.fill_null(self.first_step.take(place), UNKNOWN)
 
 
-def without_shadow(predictions: pa.Table) -> pa.Table:
-    """Return the rows of lists that a shopper was shown: not those scored in shadow."""
-    unseen = pc.ends_with(predictions[c.EXPERIMENT_ARM], pattern=SHADOW_ENDING)
-    return predictions.filter(pc.invert(pc.fill_null(unseen, False)))
+class _Sample:
+    """At most SAMPLE rows of all that are added, each as likely as another.
+
+    Kept are those with the smallest hashes of their keys: equal rows give an equal sample, in
+    whatever order they come.
+    """
+
+    def __init__(self) -> None:
+        self.hashes = np.zeros(0, np.uint64)
+        self.rows: pa.Table | None = None
+
+    def add(self, log: pa.Table) -> None:
+        place = log[c.POSITION].to_numpy()
+        hashes = np.append(self.hashes, mix(hashes_of(encoded(log[c.REQUEST_ID])), place))
+        rows = log.select([c.RUNG, c.SCORE, c.BASE_SCORES])
+        if self.rows is not None:
+            rows = pa.concat_tables([self.rows, rows])
+        if len(hashes) > SAMPLE:
+            least = np.argpartition(hashes, SAMPLE)[:SAMPLE]
+            hashes, rows = hashes[least], rows.take(pa.array(least))
+        self.hashes, self.rows = hashes, rows.combine_chunks()
 
 
-def without_bots(predictions: pa.Table, bots: Collection[str]) -> pa.Table:
-    if not bots:
-        return predictions
-    names = pa.array(sorted(bots), pa.string())
-    theirs = [
-        pc.fill_null(pc.is_in(predictions[name], value_set=names, skip_nulls=True), False)
-        for name in (c.USER_ID, c.SESSION_ID)
-    ]
-    return predictions.filter(pc.invert(pc.or_(*theirs)))
+def _learn(days: Iterable[pa.Table], catalogue: _Catalogue) -> _Bins | None:
+    """Return the bins of the release's earlier days, None where there is no row on them."""
+    rungs: Counter[str] = Counter()
+    categories: Counter[str] = Counter()
+    sample = _Sample()
+    for log in days:
+        request = encoded(log[c.REQUEST_ID]).indices.to_numpy()
+        first = np.unique(request, return_index=True)[1]
+        rungs.update(_frequencies(log[c.RUNG].take(pa.array(first))))
+        categories.update(_frequencies(catalogue.categories(log[c.ITEM_ID])))
+        sample.add(log)
+        del log  # before the next day is read
+    if not rungs or sample.rows is None:
+        return None
+    rung = _labels("rung", rungs, RUNGS)
+    known = sample.rows.filter(pc.equal(sample.rows[c.RUNG], rung.labels[0]))
+    base = known[c.BASE_SCORES].combine_chunks()
+    longest = pc.max(pc.list_value_length(base)).as_py() or 0
+    values = {"score": floats(known[c.SCORE])}
+    values |= {f"{BASE_SCORE}{place + 1}": _base_scores(base, place) for place in range(longest)}
+    scores = tuple(
+        _number(name, found) for name, found in values.items() if np.isfinite(found).any()
+    )
+    return _Bins(rung, _labels("served_category", categories, CATEGORIES), scores)
 
 
-def _scores(rows: _Rows) -> list[tuple[str, Counts]]:
-    """Return the score, and each source's where a row tells all of them."""
-    found = [("score", rows.score)]
-    lengths = pc.fill_null(pc.list_value_length(rows.base), 0).to_numpy(zero_copy_only=False)
-    n = int(lengths.max(initial=0))
-    for place in range(n):
-        values = np.full(len(lengths), np.nan)
-        there = lengths > place
-        chosen = rows.base.filter(pa.array(there))
-        values[there] = floats(pc.list_element(chosen, place))
-        found.append((f"{BASE_SCORE}{place + 1}", values))
-    return found
+class _Counted:
+    """Counts of days [since, before) in fixed bins, added up part by part."""
+
+    def __init__(self, bins: _Bins, catalogue: _Catalogue, since: int, before: int) -> None:
+        self.bins, self.catalogue, self.since, self.rows = bins, catalogue, since, 0
+        middle = tuple((place + 0.5) / NDCG_BINS for place in range(NDCG_BINS))
+        steps = tuple(f"{value - 0.05:.1f} to {value + 0.05:.1f}" for value in middle)
+        self.columns = (
+            bins.rung,
+            *bins.scores,
+            bins.category,
+            Column("coverage", "score", ("shown", "not shown")),
+            _rate("ctr", "no event", "event"),
+            _rate("conversion", "no purchase", "purchase"),
+            Column("ndcg", "outcome", steps, (), middle),
+        )
+        self.counts = {
+            column.name: np.zeros((before - since, len(column.labels))) for column in self.columns
+        }
+        self.visits = np.zeros(before - since)
+        self.items: list[pa.Array] = []
+        """Distinct items of each part of the day that is being added."""
+
+    def add(self, day: int, own: Lists, *, settled: bool) -> None:
+        """Add the release's rows of whole requests of a day; outcomes only of a settled one."""
+        heads = own.rung[own.heads]
+        self.rows += len(own)
+        self.visits[day - self.since] += len(heads)
+        self._count(day, "rung", codes(self.bins.rung, _named(heads)))
+        usual = own.rung == self.bins.usual
+        base = own.base.filter(pa.array(usual))
+        for column in self.bins.scores:
+            if column.name == "score":
+                values = own.score[usual]
+            else:
+                values = _base_scores(base, int(column.name.removeprefix(BASE_SCORE)) - 1)
+            self._count(day, column.name, _number_bins(column, values))
+        category = self.catalogue.categories(own.item)
+        self._count(day, "served_category", codes(self.bins.category, _named(category)))
+        self.items.append(pc.unique(own.item))
+        if settled:
+            _, bought, ndcg = own.outcomes()
+            rated = ndcg[np.isfinite(ndcg)]
+            self._count(day, "ctr", (own.grade > 0).astype(np.int64))
+            self._count(day, "conversion", bought.astype(np.int64))
+            self._count(
+                day, "ndcg", np.minimum((rated * NDCG_BINS).astype(np.int64), NDCG_BINS - 1)
+            )
+
+    def end(self, day: int) -> None:
+        """Count the items that were shown on a day whose parts were all added."""
+        shown = float(len(pc.unique(pa.chunked_array(self.items, pa.string()))))
+        if shown:
+            self.counts["coverage"][day - self.since] = (
+                shown,
+                max(self.catalogue.size - shown, 0.0),
+            )
+        self.items = []
+
+    def days(self) -> Days:
+        """Return all days."""
+        return Days(self.since, self.columns, self.counts, self.visits)
+
+    def _count(self, day: int, name: str, bins: Ints) -> None:
+        row = self.counts[name][day - self.since]
+        row += np.bincount(bins, minlength=len(row))
 
 
-def _number(name: str, values: Counts, known: Counts) -> tuple[Column, Ints]:
-    finite = known[np.isfinite(known)]
+def _base_scores(base: pa.Array, place: int) -> Counts:
+    """Return the score of one source, NaN where a row does not tell it."""
+    lengths = pc.fill_null(pc.list_value_length(base), 0).to_numpy(zero_copy_only=False)
+    values = np.full(len(lengths), np.nan)
+    there: NDArray[np.bool_] = lengths > place
+    values[there] = floats(pc.list_element(base.filter(pa.array(there)), place))
+    return values
+
+
+def _number(name: str, values: Counts) -> Column:
+    finite = values[np.isfinite(values)]
     edges = np.unique(np.quantile(finite, np.arange(1, BINS) / BINS, method="inverted_cdf"))
     texts = [f"{edge:.4g}" for edge in edges]
     steps = [f"{low} to {high}" for low, high in zip(texts, texts[1:], strict=False)]
     labels = (f"up to {texts[0]}", *steps, f"above {texts[-1]}", MISSING)
     order = tuple(float(place) for place in range(len(labels) - 1))
-    bins = np.where(
-        np.isfinite(values), np.searchsorted(edges, values, side="left"), len(labels) - 1
-    )
-    return Column(name, "score", labels, tuple(map(float, edges)), order), bins
+    return Column(name, "score", labels, tuple(map(float, edges)), order)
 
 
-def _labels(name: str, values: Any, reference: Any, most: int) -> tuple[Column, Ints]:
-    """Return a column of the most frequent labels of the reference rows, and each row's bin."""
-    names, counts = np.unique(values[reference], return_counts=True)
-    kept = names[np.argsort(-counts, kind="stable")][:most]
-    wanted = pa.array(kept, pa.string())
-    code = pc.fill_null(pc.index_in(pa.array(values, pa.string()), value_set=wanted), len(kept))
-    return Column(name, "score", (*map(str, kept), OTHER)), code.to_numpy().astype(np.int64)
+def _number_bins(column: Column, values: Counts) -> Ints:
+    return codes(column, np.where(np.isfinite(values), values, np.nan))
 
 
-def _categories(item_ids: pa.Array, items: pa.Table) -> Any:
-    place = pc.index_in(item_ids, value_set=items[c.ITEM_ID].combine_chunks())
-    path = pc.fill_null(items[c.CATEGORY].combine_chunks().take(place), "")
-    first = pc.utf8_trim_whitespace(pc.list_element(pc.split_pattern(path, ">", max_splits=1), 0))
-    return pc.if_else(pc.equal(first, ""), UNKNOWN, first).to_numpy(zero_copy_only=False)
+def _frequencies(names: Any) -> dict[str, int]:
+    found = pc.value_counts(whole(names))
+    return dict(zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True))
+
+
+def _labels(name: str, frequencies: Counter[str], most: int) -> Column:
+    """Return a column of the most frequent labels, of equal ones the first by name."""
+    ordered = sorted(frequencies, key=lambda label: (-frequencies[label], label))
+    return Column(name, "score", (*ordered[:most], OTHER))
+
+
+def _named(labels: Any) -> pa.DictionaryArray:
+    return encoded(pa.chunked_array([pa.array(labels, pa.string())]))
 
 
 def _rate(name: str, without: str, with_: str) -> Column:
     return Column(name, "outcome", (without, with_), (), (0.0, 1.0))
-
-
-def _distinct_a_day(rows: _Rows, since: int, before: int) -> Counts:
-    codes = rows.item.dictionary_encode()
-    item = codes.indices.to_numpy().astype(np.int64)
-    pairs = np.unique((rows.day - since) * max(len(codes.dictionary), 1) + item)
-    days = pairs // max(len(codes.dictionary), 1)
-    return np.bincount(days, minlength=before - since).astype(np.float64)
-
-
-def _per_request(rows: _Rows) -> tuple[Ints, Any, Counts]:
-    """Return of each request its first row, whether something was bought, and its NDCG.
-
-    Gains are the grades; the best order is that of the same places. NaN where nothing followed.
-    """
-    first = np.flatnonzero(rows.heads)
-    if not len(first):
-        return first, np.zeros(0, np.bool_), np.zeros(0)
-    number = np.cumsum(rows.heads) - 1
-    start = first[number]
-    discount = 1.0 / np.log2(np.arange(len(number)) - start + 2.0)
-    gained = np.add.reduceat(rows.grade * discount, first)
-    ordered = rows.grade[np.lexsort((-rows.grade, number))]
-    best = np.add.reduceat(ordered * discount, first)
-    ndcg = np.divide(gained, best, out=np.full(len(first), np.nan), where=best > 0)
-    return first, np.maximum.reduceat(rows.grade, first) >= _BOUGHT, ndcg
-
-
-def _table(rows: _Rows) -> tuple[OutcomeRow, ...]:
-    """Return outcomes by release and rung, most requests first."""
-    first, bought, ndcg = _per_request(rows)
-    found = []
-    for release, rung in sorted(set(zip(rows.release[first], rows.rung[first], strict=True))):
-        places = (rows.release == release) & (rows.rung == rung)
-        requests = places[first]
-        n, hits = float(places.sum()), float((rows.grade[places] > 0).sum())
-        asked, sold = float(requests.sum()), float(bought[requests].sum())
-        rated = ndcg[requests][np.isfinite(ndcg[requests])]
-        found.append(
-            OutcomeRow(
-                release=str(release),
-                rung=str(rung),
-                requests=int(asked),
-                ctr=hits / n,
-                ctr_bounds=wilson(hits, n),
-                conversion=sold / asked,
-                conversion_bounds=wilson(sold, asked),
-                ndcg=float(rated.mean()) if len(rated) else None,
-            )
-        )
-    return tuple(sorted(found, key=lambda row: -row.requests))

@@ -29,12 +29,14 @@ class Chosen:
     arm          `e-0007:challenger`; None outside an experiment
     propensity   chance of the engine to be the one
     shadow       what else scores the request, without being shown
+    instead      the champion's engine, where another one was chosen
     """
 
     engine: Engine
     arm: str | None = None
     propensity: float = 1.0
     shadow: "Chosen | None" = None
+    instead: Engine | None = None
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,16 @@ class Arms:
             return Chosen(champion)
         arm = arm_of(self.experiment, unit)
         label, propensity = arm_label(self.experiment, arm), propensity_of(self.experiment, arm)
+        instead = None if self.challenger is champion else champion
         if self.experiment.kind != SHADOW:
-            return Chosen(champion if arm == "control" else self.challenger, label, propensity)
+            if arm == "control":
+                return Chosen(champion, label, propensity)
+            return Chosen(self.challenger, label, propensity, instead=instead)
         if arm == "control":
             return Chosen(champion)
-        unseen = Chosen(self.challenger, arm_label(self.experiment, SHADOW), propensity)
+        unseen = Chosen(
+            self.challenger, arm_label(self.experiment, SHADOW), propensity, instead=instead
+        )
         return Chosen(champion, shadow=unseen)
 
 

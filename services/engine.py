@@ -11,7 +11,6 @@ answer while there is a release or a snapshot; its rung says how far down the la
 """
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -37,6 +36,7 @@ from services.lists import Listed, Plan, ShopLists
 from services.problems import NoReleaseError
 from services.ranked import told_of
 from services.rules import NO_RULES, Rules
+from services.seldom import Seldom
 from services.shelf import ANY_DAY, Shelf
 from services.stages import Stages
 
@@ -116,6 +116,7 @@ class Engine:
             release = replace(release, recommender=release.recommender.with_items(added))
         self.release = release
         self.shelf = shelf
+        self._failures = Seldom()
         self._features = ItemFeatures((), np.empty(0, np.int64), np.empty((0, 0, 0), np.float32))
         self.lists = ShopLists(self.rules, release.recommender if release else None, shelf)
         if release is not None:
@@ -211,7 +212,8 @@ class Engine:
                     ranked, ranking = self._ranked(self.release, state, request, now, plan)
             # A fault of the model must not empty the page: the ladder's next rungs answer.
             except Exception:
-                log.exception("release %s failed on a request", self.release.version)
+                if self._failures.due():
+                    log.exception("release %s failed on a request", self.release.version)
                 skipped = (*skipped, MODEL)
         late = plan.wishes.diversity > 0 and deadline is not None and deadline.over
         if late:
@@ -356,14 +358,13 @@ class Engine:
 
 
 def load_release(version: str, bundle: Path, card: dict[str, Any]) -> Release:
-    """Check a bundle's checksums and load it; raises CorruptError or NotFoundError."""
-    with ThreadPoolExecutor(1, "verify") as beside:
-        verified = beside.submit(verify_manifest, bundle)
-        try:
-            recommender = TwoStageRecommender.load(bundle)
-        finally:
-            # What is wrong with a file is said first: that it does not load only follows from it.
-            verified.result()
+    """Check a bundle's checksums and load it; raises CorruptError or NotFoundError.
+
+    Nothing is loaded before all of it is checked: damaged bytes can crash a reader that is not
+    Python (XGBoost's), and the worker with it.
+    """
+    verify_manifest(bundle)
+    recommender = TwoStageRecommender.load(bundle)
     return Release(version, recommender, card, recommender.item_features)
 
 

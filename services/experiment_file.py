@@ -107,12 +107,32 @@ class ExperimentFile:
                 "amalgam experiment end"
             )
 
-    def end_by_move(self, version: str, *, who: str, why: str, now: datetime) -> None:
+    def need_running(self, experiment_id: str) -> None:
+        """Refuse to act on an experiment that is not the running one.
+
+        Raises:
+            RefusedError: it has ended, or another one runs.
+        """
+        running = self.readable()
+        if running is None or running.id != experiment_id:
+            there = f"{running.id} is" if running else "none is"
+            raise RefusedError(f"experiment {experiment_id} is not running any more; {there}")
+
+    def end_by_move(
+        self,
+        version: str,
+        *,
+        who: str,
+        why: str,
+        now: datetime,
+        result: dict[str, Any] | None = None,
+    ) -> None:
         """End the running experiment, if any, because `version` answers everybody from now on."""
         running = self.readable()
         if running is not None:
             won = version == running.challenger and version != running.control
-            self.end(running, "promoted" if won else "rolled_back", who=who, why=why, now=now)
+            outcome: Outcome = "promoted" if won else "rolled_back"
+            self.end(running, outcome, who=who, why=why, now=now, result=result)
 
     def clear(self) -> None:
         """Remove the file of one whose end is noted; one that runs or cannot be read stays."""

@@ -4,6 +4,7 @@ reference.
 
 import gc
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from contracts.experiment import Experiment
 from services.arms import NO_EXPERIMENT, Arms, Chosen, Contender, Contenders, arms_of
 from services.engine import Engine, Release
 from services.rules import NO_RULES, Rules
+from services.seldom import Seldom
 from services.shelf import Shelf
 
 log = logging.getLogger(__name__)
@@ -116,6 +118,11 @@ class Holder:
         self._experiment = _Watched("experiment", wanted_experiment, load_experiment)
         self._under: tuple[Shelf | None, Rules | None] = None, None
         self._made_any = False
+        self._unmade = False
+        self._again_at = math.inf
+        self._faults: dict[str, str] = {}
+        self._unpublished = False
+        self._reports = Seldom()
         self._answering: Release | None = None
         self._make_engine = make_engine
         self._published = published
@@ -139,42 +146,86 @@ class Holder:
         self._withdrawn()
 
     def poll(self, *, first: bool = False) -> None:
-        """Look at the pointers and the rules once."""
+        """Look at the pointers and the rules once; try again what failed a while ago."""
         parts = (self._rules, self._shelf, self._release)
         before = [part.version for part in parts]
         changed = [part.poll() for part in (*parts, self._experiment)]
-        if not any(changed) and not first:
-            return
+        if any(changed) or first or time.monotonic() >= self._again_at:
+            self._follow(moved=before != [part.version for part in parts])
+            self._unpublished |= any(changed) or first
+        if self._unpublished:
+            self._publish()
+
+    def _follow(self, *, moved: bool) -> None:
+        """Put together what the pointers want; `moved` says that another part is there."""
+        self._again_at = math.inf
         held = replace(
             self.current,
             wanted=self._release.wanted,
             error=self._release.error or self._shelf.error or self._rules.error,
         )
-        if before != [part.version for part in parts]:
+        if moved or self._unmade:
             held = self._swapped(held)
         held = self._with_arms(held)
-        if self._made_any:
-            self._made_any = False
+        if math.isinf(self._again_at):
+            self._faults.clear()
+        another = held != self.current
+        if self._made_any and another:
             _settle_memory()
+        self._made_any = False
+        self._unpublished |= another
         self.current = held
-        self._published(held)
+
+    def _publish(self) -> None:
+        """Tell what is held; where that fails (a full disk takes no report), every poll tries it
+        again: a promotion waits for the report.
+        """
+        try:
+            self._published(self.current)
+        except Exception:
+            if self._reports.due():
+                log.exception("the worker's report cannot be written; it is tried again")
+            return
+        self._unpublished = False
 
     def _swapped(self, held: Held) -> Held:
         """Put the new parts together. Where they do not answer, the release that answered before
         takes the new snapshot and rules; where that does not either, the old engine stays.
         """
         new, old = self._release.part, self._answering
-        for part in (new,) if old is None or old is new else (new, old):
-            try:
-                engine = self._made(part, self._shelf.part, self._rules.part)
-            # The report says why.
-            except Exception as error:
-                log.exception("release %s does not answer; the old stays", self._release.version)
-                held = replace(held, error=f"{type(error).__name__}: {error}")
-                continue
-            self._answering, self._under = part, (self._shelf.part, self._rules.part)
-            return replace(held, engine=engine, loaded_at=datetime.now(UTC))
+        try:
+            held = self._with_engine(held, new)
+            self._unmade = False
+            return held
+        # The report says why.
+        except Exception as error:
+            self._unmade = True
+            fault = f"release {self._release.version} does not answer; the old stays"
+            held = replace(held, error=self._failed(fault, error))
+        under, wanted = self._under, (self._shelf.part, self._rules.part)
+        if old is None or old is new or (under[0] is wanted[0] and under[1] is wanted[1]):
+            return held
+        try:
+            return self._with_engine(held, old)
+        except Exception as error:
+            self._failed(f"release {old.version} does not answer on what is new either", error)
         return held
+
+    def _with_engine(self, held: Held, release: Release | None) -> Held:
+        engine = self._made(release, self._shelf.part, self._rules.part)
+        self._answering, self._under = release, (self._shelf.part, self._rules.part)
+        return replace(held, engine=engine, loaded_at=datetime.now(UTC))
+
+    def _failed(self, what: str, error: Exception) -> str:
+        """Have it tried again in a while, and return what is wrong as the report says it; a retry
+        that fails alike is not logged again.
+        """
+        self._again_at = time.monotonic() + RETRY_SECONDS
+        told = f"{type(error).__name__}: {error}"
+        if self._faults.get(what) != told:
+            self._faults[what] = told
+            log.error(what, exc_info=error)
+        return told
 
     def _with_arms(self, held: Held) -> Held:
         """Put the challenger's engine beside the champion's; where that cannot be, the champion
@@ -197,8 +248,8 @@ class Holder:
             )
         # The report says why.
         except Exception as error:
-            log.exception("experiment %s is not served", experiment.id)
-            return replace(held, experiment_error=f"{type(error).__name__}: {error}")
+            told = self._failed(f"experiment {experiment.id} is not served", error)
+            return replace(held, experiment_error=told)
         return replace(held, arms=arms)
 
     def _made(self, release: Release | None, shelf: Shelf | None, rules: Rules | None) -> Engine:
@@ -211,7 +262,7 @@ class Holder:
         while not self._stop.wait(self._poll_seconds):
             try:
                 self.poll()
-            # E.g. a full disk that takes no report: the next poll may find room.
+            # Whatever it is, the next poll may do better.
             except Exception:
                 log.exception("the pointers could not be followed")
 

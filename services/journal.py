@@ -19,10 +19,12 @@ from typing import Any, Literal
 from contracts import columns as c
 from contracts.atomic import sync_folder
 from contracts.errors import UnavailableError
+from services.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
 CLOSE_AFTER_SECONDS = 5.0
+CLOSE_AGAIN_SECONDS = 1.0
 BUFFERED_ROWS = 100_000
 REMEMBERED_IDS = 100_000
 Kind = Literal["events", "predictions"]
@@ -51,6 +53,9 @@ class Journal:
         self._close_after = close_after_seconds
         self._lock = threading.Lock()  # of the file
         self._segment: _Segment | None = None
+        self._unclosed: list[_Segment] = []
+        self._close_again_at = 0.0
+        self._complaints = Seldom()
         self._count = 0
         # Of the buffer alone: a request that adds to it does not wait for the disk.
         self._adding = threading.Lock()
@@ -76,7 +81,9 @@ class Journal:
             self._dropped += self._trim()
 
     def tick(self) -> None:
-        """Write what is buffered; close a segment that is old. A full disk is logged only."""
+        """Write what is buffered; close a segment that is old, and those that could not be closed.
+        A full disk is logged only.
+        """
         with self._lock:
             try:
                 self._flush()
@@ -84,23 +91,33 @@ class Journal:
                 if segment and time.monotonic() - segment.opened >= self._close_after:
                     self._rotate()
             except (OSError, UnavailableError) as error:
-                log.error("%s journal: %s", self.kind, error)
+                if self._complaints.due():
+                    log.error("%s journal: %s", self.kind, error)
+            if self._unclosed and time.monotonic() >= self._close_again_at:
+                self._close_segments()
 
     def waiting(self) -> tuple[float, int]:
-        """Return how many seconds ago the open segment was begun, 0 without one, and how many rows
-        it and the memory hold.
+        """Return how many seconds ago the oldest open segment was begun, 0 without one, and how
+        many rows the open ones and the memory hold.
         """
         with self._lock:
-            segment = self._segment
-            if segment is None:
-                return 0.0, len(self._buffer)
-            return time.monotonic() - segment.opened, segment.rows + len(self._buffer)
+            segments = [*self._unclosed, *([self._segment] if self._segment else [])]
+            rows = len(self._buffer) + sum(segment.rows for segment in segments)
+            if not segments:
+                return 0.0, rows
+            return time.monotonic() - min(segment.opened for segment in segments), rows
 
     def close(self) -> None:
-        """Write what is buffered and close the segment."""
+        """Write what is buffered and close the segments.
+
+        Raises:
+            UnavailableError: the disk refused what is buffered; the segments are closed.
+        """
         with self._lock:
-            self._flush()
-            self._rotate()
+            try:
+                self._flush()
+            finally:
+                self._rotate()
 
     def _flush(self) -> None:
         with self._adding:
@@ -150,9 +167,26 @@ class Journal:
             self._rotate()
 
     def _rotate(self) -> None:
+        """Begin another segment with the next line, and close this one."""
         segment, self._segment = self._segment, None
         if segment is not None:
-            segment.close()
+            self._unclosed.append(segment)
+        self._close_segments()
+
+    def _close_segments(self) -> None:
+        """Close what is to be closed. What a full disk keeps open is tried again by `tick`: its
+        lines were acknowledged, so whoever wrote them must not hear of it, and ingest waits.
+        """
+        failed: list[_Segment] = []
+        for segment in self._unclosed:
+            try:
+                segment.close()
+            except OSError as error:
+                failed.append(segment)
+                if self._complaints.due():
+                    log.error("%s journal: a segment stays open: %s", self.kind, error)
+        self._unclosed = failed
+        self._close_again_at = time.monotonic() + CLOSE_AGAIN_SECONDS
 
 
 def _encoded(line: dict[str, Any]) -> bytes:
@@ -166,6 +200,7 @@ class _Segment:
         folder.mkdir(parents=True, exist_ok=True)
         self.rows = 0
         self.opened = time.monotonic()
+        self._renamed = False
         self._final = folder / name
         self._open = folder / f"{name}.open"
         hidden = folder / f".{name}"
@@ -194,9 +229,14 @@ class _Segment:
         self.rows += rows
 
     def close(self) -> None:
-        """Make it durable, give it its final name, and let go of the lock."""
+        """Make it durable, give it its final name, and let go of the lock.
+
+        Where one of these raises OSError it is still locked, and `close` can be called again.
+        """
         os.fsync(self._handle)
-        os.rename(self._open, self._final)
+        if not self._renamed:
+            os.rename(self._open, self._final)
+            self._renamed = True
         sync_folder(self._final.parent)
         os.close(self._handle)
 

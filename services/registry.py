@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contracts import atomic
-from contracts.errors import BadInputError, CorruptError, NotFoundError, RefusedError
+from contracts.errors import CorruptError, NotFoundError, RefusedError
 from services.audit import Audit
 from services.experiment_file import ExperimentFile
+from services.release_card import make_card, need_zone
 from services.workers import WorkerReport, Workers
 
 NAME = "amalgam"
@@ -83,7 +84,7 @@ class Releases:
         from models.artifacts import verify_manifest
 
         verify_manifest(bundle)
-        card = _card(metadata, created)
+        card = make_card(metadata, created)
         with self.locked():
             version = str(self._last_version() + 1)
             for leftover in self.root.glob(".new-*"):  # of an `add` that was killed
@@ -115,17 +116,31 @@ class Releases:
             raise CorruptError(f"{path} is not a champion pointer: {error}") from None
 
     def promote(
-        self, version: str, *, who: str, why: str, now: datetime, override: str | None = None
+        self,
+        version: str,
+        *,
+        who: str,
+        why: str,
+        now: datetime,
+        override: str | None = None,
+        experiment: str | None = None,
+        result: dict[str, Any] | None = None,
     ) -> ChampionPointer:
         """Make `version` the champion; promoting the present one again changes nothing. Promoting
         the challenger of the running experiment ends it.
 
+        Args:
+            experiment: id of the one that found `version` to be promoted; it must still run.
+            result: what was measured, as JSON values, for the line of the experiment that ends.
+
         Raises:
             NotFoundError: there is no such release.
             RefusedError: the gate refused it, and no `override` reason is given; or an experiment
-                is running between two others.
+                is running between two others; or `experiment` is not running any more.
         """
         with self.locked():
+            if experiment is not None:
+                self.experiments.need_running(experiment)
             broken = failed_rules(self.card(version).get("verdict") or {})
             if broken and not (override or "").strip():
                 raise RefusedError(
@@ -133,7 +148,8 @@ class Releases:
                     "promote it all the same with --override REASON, which is audited"
                 )
             self.experiments.refuse_third(version)
-            return self._move(version, "promote", who, why, now, override if broken else None)
+            reason = override if broken else None
+            return self._move(version, "promote", who, why, now, reason, result)
 
     def rollback(
         self, version: str | None = None, *, who: str, why: str, now: datetime
@@ -185,7 +201,7 @@ class Releases:
 
     def note(self, action: str, version: str, *, who: str, why: str, now: datetime) -> None:
         """Add an audit line about a release that is no move (the caller holds `locked`)."""
-        _need_zone("now", now)
+        need_zone("now", now)
         line = {"action": action, "version": version, "who": who, "why": why}
         self.audit.append(line | {"at": now.isoformat()})
 
@@ -229,9 +245,10 @@ class Releases:
         why: str,
         now: datetime,
         override: str | None,
+        result: dict[str, Any] | None = None,
     ) -> ChampionPointer:
         """Write the pointer, then its audit line and the end of the experiment (lock held)."""
-        _need_zone("now", now)
+        need_zone("now", now)
         current = self.champion()
         if current and current.version == version:
             return current
@@ -247,16 +264,18 @@ class Releases:
         )
         atomic.write_json(self.root / "champion.json", asdict(moved))
         self.audit.append(_audit_line(moved))
-        self._end_moved_experiment(moved)
+        self._end_moved_experiment(moved, result)
         return moved
 
-    def _end_moved_experiment(self, pointer: ChampionPointer) -> None:
+    def _end_moved_experiment(
+        self, pointer: ChampionPointer, result: dict[str, Any] | None = None
+    ) -> None:
         """End the experiment whose control is no longer the champion (lock held)."""
         running = self.experiments.readable()
         if running is not None and running.control != pointer.version:
             moment = datetime.fromisoformat(pointer.promoted_at)
             self.experiments.end_by_move(
-                pointer.version, who=pointer.who, why=pointer.why, now=moment
+                pointer.version, who=pointer.who, why=pointer.why, now=moment, result=result
             )
 
     def _once_champions(self) -> set[str]:
@@ -355,30 +374,6 @@ def _make_model(staging: Path, version: str, bundle: Path, card: dict[str, Any])
 def quiet_bentoml() -> None:
     """Keep BentoML from reporting use to its makers; must run before it is imported."""
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-
-
-def _card(metadata: dict[str, Any], created: datetime) -> dict[str, Any]:
-    _need_zone("created", created)
-    values = {**metadata, "created": created}
-    if isinstance(values.get("data_end"), datetime):
-        _need_zone("data_end", values["data_end"])
-    try:
-        text = json.dumps(values, default=_iso, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise BadInputError(f"release metadata is not JSON: {error}") from None
-    card: dict[str, Any] = json.loads(text)
-    return card
-
-
-def _iso(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} {value!r}")
-
-
-def _need_zone(name: str, moment: datetime) -> None:
-    if moment.tzinfo is None:
-        raise BadInputError(f"{name} {moment} has no time zone; give UTC")
 
 
 def _audit_line(moved: ChampionPointer) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from services.history import micros, state_before
 from services.lists import unwanted
 from services.problems import NoReleaseError
 from services.related_goods import RelatedGoods
+from services.seldom import Seldom
 from services.shelf import Shelf
 from services.similar import similar_items
 from services.together import TogetherAnswer, items_together
@@ -44,6 +45,7 @@ class RelatedItems:
     ) -> None:
         self._goods = RelatedGoods(recommender, shelf, goods)
         self._below = None if shelf is None else RelatedGoods(None, shelf, goods)
+        self._failures = Seldom()
 
     def warm(self) -> None:
         """Lay out what every question needs."""
@@ -83,7 +85,8 @@ class RelatedItems:
         except Exception:
             if self._below is None:
                 raise
-            log.exception("the release failed on a question about related items")
+            if self._failures.due():
+                log.exception("the release failed on a question about related items")
             return ask(self._below), (MODEL,)
 
 

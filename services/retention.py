@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts import atomic
-from contracts.errors import NotFoundError
+from contracts.errors import CorruptError, NotFoundError
 from services.registry import GONE, NAME, Releases
 
 _PACKED = re.compile(rf"\b{NAME}:(\d+)\b")
@@ -30,20 +30,27 @@ def reasons_to_keep(releases: Releases, keep: int) -> dict[str, list[str]]:
 
     Kept are the newest `keep`, the champion and the `keep` - 1 champions before it (what rollback
     goes back to), those that are pinned, those that the running experiment compares, those a live
-    worker answers from or is about to load, and those that a Bento in the store was built of.
+    worker answers from or is about to load, and those that a Bento in the store was built of. All
+    are kept while experiment.json is damaged: nobody knows what it compares.
     """
     versions = [info.version for info in releases.list()]
     reasons: dict[str, list[str]] = {version: [] for version in versions}
     champions = releases.champions()
     former = list(dict.fromkeys(champions[::-1]))[:keep]
     live = releases.workers.live()
-    running = releases.experiments.running()
+    damaged, compared = False, []
+    try:
+        running = releases.experiments.running()
+        compared = [running.control, running.challenger] if running else []
+    except CorruptError:  # whoever begins or judges one is told; which it compares is not known
+        damaged = True
     for names, why in (
         (versions[-keep:], f"one of the newest {keep}"),
         (former[:1], "the champion"),
         (former[1:], "a former champion"),
         ([*pins(releases)], "pinned"),
-        ([running.control, running.challenger] if running else [], "in an experiment"),
+        (compared, "in an experiment"),
+        (versions if damaged else [], "experiment file damaged"),
         ([name for report in live for name in (report.release, report.wanted)], "served"),
         (_packed(releases.home), "packaged in a Bento"),
     ):

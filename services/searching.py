@@ -46,6 +46,7 @@ from services.engine import MODEL, Engine
 from services.history import history_of, micros
 from services.search_index import IndexedShelves, search_config
 from services.search_messages import message
+from services.seldom import Seldom
 from services.shelf import Shelf
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class Found:
     message: str | None
     offset: int
     skipped: tuple[str, ...]
+    failed: bool = False
+    """Whether the release was asked, and failed."""
 
 
 class Searching:
@@ -84,6 +87,7 @@ class Searching:
     def __init__(self, config: SearchConfig | None = None, personal_weight: float = 0.3) -> None:
         self._shelves = IndexedShelves(config or SearchConfig())
         self._personal_weight = personal_weight
+        self._failures = Seldom()
 
     @classmethod
     def of(cls, settings: SearchSettings) -> "Searching":
@@ -115,16 +119,18 @@ class Searching:
             failed = () if result is not None else (INDEX,)
             return _popular(shelf, request, shown, (*skipped, *failed))
         state, rung = history_of(RecommendRequest(events=request.events), state, now), TEXT
+        broken = False
         if engine.release is not None and self._personal_weight > 0 and state.event_items:
             late = deadline is not None and deadline.over
             liking = None if late else self._liking(engine, shelf, result, state, now)
             if liking is None:
-                skipped = (*skipped, MODEL)
+                skipped, broken = (*skipped, MODEL), not late
             elif len(liking):
                 result, rung = personalised(result, liking, self._personal_weight), PERSONAL
         relaxed = _RELAXED[result.relaxed]
         told = message(request.query, relaxed, result.rewrites)
-        return Found(shelf, _page(result, request), rung, relaxed, told, request.offset, skipped)
+        page = _page(result, request)
+        return Found(shelf, page, rung, relaxed, told, request.offset, skipped, broken)
 
     def shelf_of(self, engine: Engine) -> Shelf:
         """Return what is searched of an engine; raises NoReleaseError where there is nothing."""
@@ -181,7 +187,8 @@ class Searching:
             return _scores(engine, shelf, result.items[:HEAD], state, now)
         # A fault of the model must not empty the page: the words answer alone.
         except Exception:
-            log.exception("release %s failed on a search", engine.version)
+            if self._failures.due():
+                log.exception("release %s failed on a search", engine.version)
             return None
 
 

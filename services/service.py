@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import bentoml
+from anyio import CapacityLimiter, to_thread
 from bentoml.exceptions import BentoMLException
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -68,6 +69,8 @@ POSTS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "/v1/compare": (CompareRequest, RecommendResponse),
 }
 THREADS = 4
+EVENT_THREADS = 2
+"""One writes to the journal, one advances states; more would only wait for these."""
 
 pages = FastAPI(title="Amalgam", openapi_url=None, docs_url=None, redoc_url=None)
 pages.include_router(router)
@@ -202,12 +205,13 @@ class RecommenderService:
 
     def __init__(self) -> None:
         self.settings = load_settings()
+        self._event_threads = CapacityLimiter(EVENT_THREADS)
         with _collector_resting():
             from services.wiring import open_serving
 
             self.serving = open_serving(self.settings, bento_models=_bento_models())
         # BentoML would bind a method anew, its signature looked up, at each request.
-        for name in RecommenderService.apis:
+        for name in cast(Any, RecommenderService).apis:
             setattr(self, name, getattr(self, name))
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
@@ -254,9 +258,12 @@ class RecommenderService:
         return _answer(self.serving.search, request)  # type: ignore[no-any-return]
 
     @bentoml.api(route="/v1/events")  # type: ignore[untyped-decorator]
-    def events(self, request: EventsBody, /) -> EventsResponse:
+    async def events(self, request: EventsBody, /) -> EventsResponse:
         """Take what shoppers did: on disk when this answers, and in their next recommendation."""
-        return _answer(self.serving.take, request)  # type: ignore[no-any-return]
+        # In threads of their own: those that answer shoppers do not wait for a slow disk.
+        return await to_thread.run_sync(
+            _answer, self.serving.take, request, limiter=self._event_threads
+        )
 
     @bentoml.api(route="/v1/compare")  # type: ignore[untyped-decorator]
     def compare(self, request: CompareBody, /) -> RecommendResponse:

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import math
 import threading
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -35,11 +34,11 @@ from contracts.wire_related import (
 )
 from contracts.wire_search import ItemResponse, SearchRequest, SearchResponse
 from features.state import StateEvent
-from services.answering import answers
+from services.answering import answers, need_model
 from services.arms import Chosen, running_experiment
 from services.comparison import OtherReleases
 from services.deadlines import BoundedReads, Deadline
-from services.engine import NONE, STATES, Answer, Engine, Place
+from services.engine import MODEL, NONE, STATES, Answer, Engine, Place
 from services.exposures import exposure_lines
 from services.history import micros
 from services.holder import Holder
@@ -49,6 +48,7 @@ from services.problems import NoReleaseError
 from services.related import similar_response, together_response, unwanted_of
 from services.searching import Searching
 from services.searching import response as found_response
+from services.seldom import Seldom
 from services.shadow import Shadow
 from services.shoppers import ShopperEvent, Shoppers
 from services.stages import Stages
@@ -58,7 +58,6 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.1
 """How often the buffered lines are written: little at a time, so that no request waits for it."""
-COMPLAIN_SECONDS = 60.0
 FUTURE_TOLERANCE = timedelta(minutes=5)
 SERVICE = "service"
 Clock = Callable[[], datetime]
@@ -101,7 +100,9 @@ class Serving:
         self._shadow = Shadow(predictions, metrics)
         self._recent = RecentIds()
         self._taking = threading.Lock()
-        self._complain_at = 0.0
+        self._complaints = Seldom()
+        self._failures = Seldom()
+        self._ticks = Seldom()
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="journal", daemon=True)
 
@@ -139,6 +140,7 @@ class Serving:
         answer = engine.recommend(
             request, state, now, skipped=skipped, deadline=deadline, stages=stages
         )
+        need_model(chosen, failed=MODEL in answer.skipped)
         request_id = uuid.uuid4().hex
         with stages.stage("respond"):
             response = engine.response(answer, request_id)
@@ -149,6 +151,7 @@ class Serving:
 
             def score() -> list[dict[str, Any]]:
                 scored = unseen.engine.recommend(request, state, now, skipped=skipped)
+                need_model(unseen, failed=MODEL in scored.skipped)
                 shadow_id = request_id + SHADOW_ENDING
                 return exposure_lines(unseen, scored, shadow_id, user, session, now)
 
@@ -166,6 +169,7 @@ class Serving:
             unwanted = unwanted_of(state, now)
         with stages.stage("rank"):
             answer = engine.related.similar(request, unwanted, skipped=skipped)
+        need_model(chosen, failed=MODEL in answer.skipped)
         request_id = uuid.uuid4().hex
         with stages.stage("respond"):
             response = similar_response(answer, engine.described, _head(engine, request_id))
@@ -187,6 +191,7 @@ class Serving:
             unwanted = unwanted_of(state, now)
         with stages.stage("rank"):
             found = engine.related.together(request, unwanted, skipped=skipped)
+        need_model(chosen, failed=MODEL in found.answer.skipped)
         request_id = uuid.uuid4().hex
         with stages.stage("respond"):
             response = together_response(found, engine.described, _head(engine, request_id))
@@ -211,6 +216,7 @@ class Serving:
             found = self._searching.find(
                 engine, request, state, now, skipped=skipped, deadline=deadline
             )
+        need_model(chosen, failed=found.failed)
         with stages.stage("respond"):
             answer = found_response(engine, found, uuid.uuid4().hex)
             places = [Place(item.item_id, item.score, [], []) for item in answer.items]
@@ -321,7 +327,9 @@ class Serving:
         now = request.at.astimezone(UTC) if request.at else self._clock()
         unit = self._unit(user, session) if held.arms else None
         chosen = held.chosen(unit)
-        return replace(chosen, engine=held.engine) if spare else chosen, user, session, now
+        if spare:
+            chosen = replace(chosen, engine=held.engine, instead=None)
+        return chosen, user, session, now
 
     def _unit(self, user: str | None, session: str | None) -> str | None:
         """Return who draws an arm; None, outside the experiment, where it cannot be told."""
@@ -404,18 +412,22 @@ class Serving:
             self._complain("written", error)
 
     def _complain(self, what: str, error: Exception) -> None:
-        """Log a failing state store, at most once in COMPLAIN_SECONDS."""
-        if time.monotonic() >= self._complain_at:
-            self._complain_at = time.monotonic() + COMPLAIN_SECONDS
+        """Log a failing state store, once a minute."""
+        if self._complaints.due():
             log.error("shopper states cannot be %s, going on without: %r", what, error)
 
     def _tick(self) -> None:
         while not self._stop.wait(TICK_SECONDS):
             for journal in (self._events, self._predictions):
-                journal.tick()
-                if self._metrics is not None:
-                    seconds, rows = journal.waiting()
-                    self._metrics.journal(journal.kind, seconds=seconds, rows=rows)
+                try:
+                    journal.tick()
+                    if self._metrics is not None:
+                        seconds, rows = journal.waiting()
+                        self._metrics.journal(journal.kind, seconds=seconds, rows=rows)
+                # Without this thread no segment is closed any more: it goes on, whatever it was.
+                except Exception:
+                    if self._ticks.due():
+                        log.exception("%s journal: a tick failed", journal.kind)
 
 
 def _seconds_since(moment: datetime, now: datetime) -> float:

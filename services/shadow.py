@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from services.journal import Journal
 from services.metrics import Metrics
+from services.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,6 @@ REST: Final = 9.0
 """It rests so many times as long as it scored: an answer in ten, at most, meets it at work."""
 REST_SECONDS: Final = 0.1
 """And no longer than that."""
-COMPLAIN_SECONDS: Final = 60.0
 Lines = Sequence[dict[str, Any]]
 
 
@@ -39,7 +39,7 @@ class Shadow:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-        self._complain_at = 0.0
+        self._complaints = Seldom()
 
     @contextmanager
     def foreground(self) -> Iterator[None]:
@@ -96,8 +96,7 @@ class Shadow:
         # Nobody was to be shown it: the fault is counted and told, and no shopper sees it.
         except Exception:
             self._dropped("failed")
-            if time.monotonic() >= self._complain_at:
-                self._complain_at = time.monotonic() + COMPLAIN_SECONDS
+            if self._complaints.due():
                 log.exception("%s could not be scored", arm)
             return
         if self._metrics is not None:

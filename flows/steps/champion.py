@@ -13,14 +13,33 @@ SERVED_SECONDS = 60
 
 
 def move_champion(
-    settings: Settings, version: str, now: datetime, who: str, why: str, override: str | None
+    settings: Settings,
+    version: str,
+    now: datetime,
+    who: str,
+    why: str,
+    override: str | None,
+    *,
+    experiment: str | None = None,
+    result: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Make a release the champion; one that the gate refused needs an `override` reason."""
+    """Make a release the champion; one that the gate refused needs an `override` reason.
+
+    `experiment` and `result`: the one that is to be ended by it, and what it measured.
+    """
     from services.registry import Releases
 
     releases = Releases(settings.registry)
     before = releases.champion()
-    pointer = releases.promote(version, who=who, why=why, now=now, override=override)
+    pointer = releases.promote(
+        version,
+        who=who,
+        why=why,
+        now=now,
+        override=override,
+        experiment=experiment,
+        result=result,
+    )
     return _served(releases, before, pointer)
 
 

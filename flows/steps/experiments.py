@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts import columns as c
 from contracts.atomic import write_json
-from contracts.errors import BadInputError, NotFoundError, RefusedError
+from contracts.errors import (
+    BadInputError,
+    CorruptError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
 from contracts.settings import Settings
 from flows.steps.champion import SERVED_SECONDS, move_champion
 from flows.steps.outcome import midnight, tell
@@ -49,9 +55,10 @@ def begin_experiment(
         RefusedError: another experiment runs, the gate refused the release, or it is the champion
             (which only an `ab` compares with itself: an A/A test).
         BadInputError: the share leaves one arm empty.
+        UnavailableError: a worker does not serve it; it was ended again, as `stopped`.
     """
     from contracts.experiment import Experiment, to_json
-    from services.experiments import next_id, write_experiment
+    from services.experiments import end_experiment, next_id, write_experiment
     from services.registry import Releases
 
     releases = Releases(settings.registry)
@@ -80,15 +87,28 @@ def begin_experiment(
     )
     write_experiment(settings.registry, experiment)
     _note(releases)
-    workers = releases.workers.wait(name, SERVED_SECONDS, what="experiment")
+    try:
+        workers = releases.workers.wait(name, SERVED_SECONDS, what="experiment")
+    except UnavailableError as error:
+        # Shown to some workers' shoppers only, it would be no comparison, and hold up the next.
+        end_experiment(settings.registry, name, outcome="stopped", who=who, why=str(error), now=now)
+        _note(releases)
+        raise
     return to_json(experiment) | {"workers": len(workers)}
 
 
 def waits_for(settings: Settings, version: str) -> str | None:
-    """Return why a release that passed the gate has to wait, None where nothing runs."""
+    """Return why a release that passed the gate has to wait, None where nothing runs.
+
+    A damaged experiment.json keeps no champion from moving, but no canary can begin beside it.
+    """
     from services.experiments import read_experiment
 
-    running = read_experiment(settings.registry)
+    try:
+        running = read_experiment(settings.registry)
+    except CorruptError as error:
+        told = f"held: experiment.json is damaged, no canary can begin: {error}; then: amalgam "
+        return f"{told}experiment start {version}" if canary_first(settings) else None
     if running is None:
         return None
     return (
@@ -111,9 +131,9 @@ def canary_first(settings: Settings) -> bool:
 def measure_experiment(settings: Settings, now: datetime) -> dict[str, Any]:
     """Measure the running experiment and say what is to be done; nothing is changed.
 
-    Returns {"running": None} where none is; else `running` (the experiment), `days` for which its
-    lists had their time, `decision` (None of a shadow), `action`, `reasons`, `crossed`, `bots`,
-    `shadow_lists`.
+    Returns {"running": None} where none is; else `running` (the experiment), `days` from its first
+    list (of a shadow from its begin) for which its lists had their time, `decision` (None of a
+    shadow), `action`, `reasons`, `crossed`, `bots`, `shadow_lists`.
     """
     from contracts.experiment import SHADOW, to_json
     from monitoring.arms import count_shadow
@@ -124,8 +144,8 @@ def measure_experiment(settings: Settings, now: datetime) -> dict[str, Any]:
     if experiment is None:
         return {"running": None}
     before = now - timedelta(hours=settings.monitor.attribution_hours)
-    days = max((before - experiment.started) / DAY, 0.0)
-    found: dict[str, Any] = {"running": to_json(experiment), "now": now.isoformat(), "days": days}
+    age = _days_to(before, experiment.started)
+    found: dict[str, Any] = {"running": to_json(experiment), "now": now.isoformat(), "days": age}
     if experiment.kind == SHADOW:
         lists = sum(
             count_shadow(_log(settings, since, until), experiment=experiment.id)
@@ -140,15 +160,19 @@ def measure_experiment(settings: Settings, now: datetime) -> dict[str, Any]:
             "shadow_lists": lists,
         }
     arms = _count(settings, experiment, before, now)
+    # Days in which nobody was shown anything tell nothing, but they pass.
+    days = _days_to(before, max(experiment.started, arms.first)) if arms.first else 0.0
     decision = decide_experiment(
         arms.control,
         arms.challenger,
         share=experiment.share,
         days=days,
+        age=age,
         moves=experiment.kind == "canary",
         settings=settings.experiment,
     )
     return found | {
+        "days": days,
         "action": decision.action,
         "reasons": list(decision.reasons),
         "decision": decision.to_dict(),
@@ -161,12 +185,13 @@ def measure_experiment(settings: Settings, now: datetime) -> dict[str, Any]:
 def act_on_experiment(settings: Settings, found: dict[str, Any], now: datetime) -> dict[str, Any]:
     """Do what `measure_experiment` found is to be done; return it with what was done.
 
-    `ended`: the outcome, None where it goes on; `champion`: the move, None where it did not.
+    `ended`: the outcome, None where it goes on, or where somebody ended it since it was measured;
+    `champion`: the move, None where it did not.
     """
     from services.registry import Releases
 
-    experiment = found["running"]
-    _note(Releases(settings.registry))
+    experiment, releases = found["running"], Releases(settings.registry)
+    _note(releases)
     done: dict[str, Any] = {"ended": None, "champion": None}
     if experiment is None:
         return found | done
@@ -179,8 +204,19 @@ def act_on_experiment(settings: Settings, found: dict[str, Any], now: datetime) 
     outcome = outcomes.get(found["action"])
     if outcome is None:
         return found | done
-    who, why = f"experiment {experiment['id']}", "; ".join(found["reasons"])
-    return found | close_experiment(settings, now, who, why, outcome=outcome, result=found)
+    name, why = experiment["id"], "; ".join(found["reasons"])
+    who = f"experiment {name}"
+    try:
+        return found | close_experiment(
+            settings, now, who, why, outcome=outcome, result=found, experiment_id=name
+        )
+    except RefusedError as error:
+        running = releases.experiments.readable()
+        if running is not None and running.id == name:
+            raise
+        undone = f"nothing is done: {error}"
+        tell(undone)
+        return found | done | {"reasons": [*found["reasons"], undone]}
 
 
 def close_experiment(
@@ -191,19 +227,27 @@ def close_experiment(
     *,
     outcome: "Outcome",
     result: dict[str, Any] | None = None,
+    experiment_id: str | None = None,
 ) -> dict[str, Any]:
     """End the running experiment, audited; `promoted` moves the champion first. Done when every
     worker follows.
 
+    Args:
+        result: what was measured, as JSON values.
+        experiment_id: the one that is meant; without it, whichever runs.
+
     Raises:
         NotFoundError: none is running.
-        RefusedError: it only scored, and `promoted` is asked for; or the gate refused the release.
+        RefusedError: it only scored, and `promoted` is asked for; or the gate refused the release;
+            or somebody else ended the one that is meant.
     """
     from contracts.experiment import SHADOW
     from services.experiments import end_experiment, read_experiment
     from services.registry import Releases
 
     experiment = read_experiment(settings.registry)
+    if experiment_id is not None and (experiment is None or experiment.id != experiment_id):
+        raise RefusedError(f"experiment {experiment_id} is not running any more")
     if experiment is None:
         raise NotFoundError("no experiment is running; start one: amalgam experiment start VERSION")
     if experiment.kind == SHADOW and outcome == "promoted":
@@ -214,10 +258,19 @@ def close_experiment(
     releases = Releases(settings.registry)
     moved = None
     if outcome == "promoted" and experiment.challenger != experiment.control:
-        # The registry ends it in the same act.
-        moved = move_champion(settings, experiment.challenger, now, who, why, None)
+        # The registry ends it in the same act, if it still runs by then.
+        moved = move_champion(
+            settings,
+            experiment.challenger,
+            now,
+            who,
+            why,
+            None,
+            experiment=experiment.id,
+            result=result,
+        )
     else:
-        end_experiment(
+        line = end_experiment(
             settings.registry,
             experiment.id,
             outcome=outcome,
@@ -226,6 +279,11 @@ def close_experiment(
             now=now,
             result=result,
         )
+        if (line["outcome"], line["ended_by"]) != (outcome, who):
+            raise RefusedError(
+                f"experiment {experiment.id} is not running any more; {line['ended_by']} ended it: "
+                f"{line['outcome']}"
+            )
     _note(releases)
     releases.workers.wait(None, SERVED_SECONDS, what="experiment")
     tell(f"experiment {experiment.id} ended: {outcome}")
@@ -264,6 +322,10 @@ def _count(settings: Settings, experiment: "Experiment", before: datetime, now: 
         bots |= bots_among(day, limit)
     metric = settings.experiment.metric
     return sum_arms(parts, experiment=experiment.id, metric=metric, bots=bots)
+
+
+def _days_to(before: datetime, since: datetime) -> float:
+    return max((before - since) / DAY, 0.0)
 
 
 def _days(started: datetime, before: datetime) -> "Sequence[tuple[datetime, datetime]]":

@@ -58,13 +58,13 @@ def hold_of(settings: Settings, now: datetime) -> Hold | None:
 
 
 def _canary_hold(settings: Settings, releases: "Releases", now: datetime) -> Hold | None:
-    """Return the hold of the last experiment where its challenger was rolled back, until somebody
-    moves the champion on or ends the hold.
+    """Return the hold of the last experiment whose challenger was rolled back, until somebody moves
+    the champion on or ends the hold; an experiment that ended otherwise since does neither.
     """
     ended = releases.experiments.ended()
-    if not ended or ended[-1]["outcome"] != "rolled_back":
+    line = next((line for line in reversed(ended) if line["outcome"] == "rolled_back"), None)
+    if line is None:
         return None
-    line = ended[-1]
     since = datetime.fromisoformat(line["ended"])
     until = since + timedelta(days=settings.monitor.rollback_hold_days)
     after = [

@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from contracts import columns as c
 from contracts.errors import NotFoundError
 from contracts.settings import Settings
 from flows.steps.data import lake_files
@@ -202,28 +201,30 @@ def _served(
 ) -> "Served | None":
     """Count what was served in the window and the weeks before it; None where nothing was."""
     from lake.store import Lake
+    from monitoring.lists import EVENT_COLUMNS, LIST_COLUMNS
     from monitoring.profile import day_of, midnight_of
     from monitoring.served import count_served, earlier_days
 
     lake, monitor = Lake(settings.lake), settings.monitor
-    window_first = day_of(now) - monitor.window_days
-    since = window_first - earlier_days(monitor)
-    first = midnight_of(since)
-    predictions = lake.read("prediction_log", since=first, before=midnight_of(day_of(now)))
-    if not len(predictions):
+    if lake.version("prediction_log") is None:
         return None
-    events = lake.read(
-        "interactions",
-        since=first,
-        before=now,
-        columns=[c.REQUEST_ID, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIMESTAMP],
-    )
+    window_first = day_of(now) - monitor.window_days
+    late = timedelta(hours=monitor.attribution_hours)
+
+    def lists(day: int) -> "pa.Table":
+        since, before = midnight_of(day), midnight_of(day + 1)
+        return lake.read("prediction_log", since=since, before=before, columns=LIST_COLUMNS)
+
+    def events(day: int) -> "pa.Table":
+        since, before = midnight_of(day), min(midnight_of(day + 1) + late, now)
+        return lake.read("interactions", since=since, before=before, columns=EVENT_COLUMNS)
+
     return count_served(
-        predictions,
+        lists,
         events,
         items,
         release=version,
-        since=since,
+        since=window_first - earlier_days(monitor),
         window_first=window_first,
         now=now,
         attribution_hours=monitor.attribution_hours,

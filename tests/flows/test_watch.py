@@ -139,7 +139,9 @@ def test_a_release_without_a_profile_is_measured_from_the_lake_and_it_is_said(
     assert "carries no reference profile" in found["markdown"]
 
 
-def test_what_was_served_is_judged_beside_the_data(settings: Settings, tmp_path: Path) -> None:
+def test_what_was_served_is_judged_beside_the_data(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = release(settings, tmp_path / "bundle", profile=True)
     bring(settings, 2, make_events(2, start=DATA_END, days=14, visits=1340))
     rows = []
@@ -150,7 +152,19 @@ def test_what_was_served_is_judged_beside_the_data(settings: Settings, tmp_path:
             rows += answer(f"{hour}-{place}", at, [place, 5, 9], release=version, rung=rung)
     log = pa.Table.from_pylist(rows, schema=PREDICTION_LOG.schema)
     Lake(settings.lake).append("prediction_log", log)
+    spans: list[tuple[timedelta, set[str]]] = []
+    read = Lake.read
+
+    def noted(lake: Lake, table: str, **given: Any) -> pa.Table:
+        if table == "prediction_log":
+            spans.append((given["before"] - given["since"], set(given["columns"])))
+        return read(lake, table, **given)
+
+    monkeypatch.setattr(Lake, "read", noted)
     found = watch.measure_drift(settings, DATA_END + timedelta(days=14))
+    # However long the log is, it is read a day at a time, and without what nobody looks at.
+    assert {span for span, _ in spans} == {timedelta(days=1)}
+    assert not {c.SNAPSHOT, c.PROPENSITY} & set.union(*(names for _, names in spans))
     columns = {column["name"]: column for column in found["columns"]}
     assert columns["rung"]["drifted"]
     assert columns["rung"]["kind"] == "score"

@@ -73,7 +73,7 @@ def test_a_shopper_is_one_unit_over_all_days() -> None:
     )
     # Ann: three lists, all clicked, two bought from; Bob none of one.
     found = counted(first, second)
-    assert found == Arms(Arm(2, 4, 3.0, 9.0), Arm(1, 1, 0.0, 0.0), 0, 0)
+    assert found == Arms(Arm(2, 4, 3.0, 9.0), Arm(1, 1, 0.0, 0.0), 0, 0, START)
     bought = counted(first, second, metric="conversion")
     assert bought.control == Arm(2, 4, 1.0, 1.0)
 
@@ -101,7 +101,8 @@ def test_other_lists_and_those_that_nobody_saw_do_not_count() -> None:
     assert (found.control, found.challenger.shoppers, found.crossed) == (Arm(1, 1, 0.0, 0.0), 0, 0)
     log = pa.Table.from_pylist(rows, schema=PREDICTION_LOG.schema)
     assert count_shadow(log, experiment=NAME) == 1
-    assert counted(([], [])).control.shoppers == 0
+    nothing = counted(([], []))
+    assert (nothing.control.shoppers, nothing.first) == (0, None)
 
 
 def test_a_session_is_its_user_from_the_log_in_on() -> None:
@@ -130,7 +131,8 @@ def test_whom_both_answered_is_in_the_first_arm_and_bots_in_neither() -> None:
     ]
     clicked = [event("a", 1, "click", START + DAY + HOUR)]
     found = counted((late, clicked), (early, []), bots={"robot", "elsewhere"})
-    assert found == Arms(Arm(1, 1, 0.0, 0.0), Arm(2, 3, 1.0, 1.0), crossed=1, bots=1)
+    expected = Arms(Arm(1, 1, 0.0, 0.0), Arm(2, 3, 1.0, 1.0), crossed=1, bots=1, first=START)
+    assert found == expected
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(100.0, {"robot"}), (5_000.0, set())])

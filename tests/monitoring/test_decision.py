@@ -19,7 +19,9 @@ SCORE = ColumnDrift("rung", "score", "psi", 0.9, 0.1, True, 14)
 OUTCOME = ColumnDrift("ctr", "outcome", "drop", 0.6, 0.2, True, 14)
 
 
-def make_summary(verdict: Verdict, *columns: ColumnDrift, feed: str = "") -> DriftSummary:
+def make_summary(
+    verdict: Verdict, *columns: ColumnDrift, feed: str = "", data_drifts: bool = True
+) -> DriftSummary:
     return DriftSummary(
         release="7",
         checked_at=NOW.isoformat(),
@@ -32,6 +34,7 @@ def make_summary(verdict: Verdict, *columns: ColumnDrift, feed: str = "") -> Dri
         window=("a", "b"),
         reference_window=("c", "d"),
         feed=(feed,) if feed else (),
+        data_drifts=data_drifts,
     )
 
 
@@ -106,6 +109,14 @@ def test_the_week_s_budget(trainings: tuple[int, ...], budget: int, retrain: boo
 def test_reasons_name_drifted_columns_only() -> None:
     reasons = decided(make_summary("drift", SEVERE, MILD, CALM)).reasons
     assert [text.split(":")[0] for text in reasons[1:]] == ["hour", "price"]
+
+
+@pytest.mark.parametrize(("beside", "retrain"), [(SCORE, False), (OUTCOME, True)])
+def test_data_that_is_no_drift_by_itself_is_none_beside_what_was_served(
+    beside: ColumnDrift, retrain: bool
+) -> None:
+    decision = decided(make_summary("drift", MILD, CALM, beside, data_drifts=False))
+    assert decision.retrain is retrain
 
 
 def test_a_time_without_zone_is_refused() -> None:

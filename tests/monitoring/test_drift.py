@@ -170,6 +170,7 @@ def test_without_calibration_one_mild_column_is_not_drift_and_a_severe_one_is() 
         summary = check_drift(young, recent, (), None, SETTINGS, now=now, release="7").summary
         assert [found.name for found in summary.drifted()] == ["event_type"]
         assert "not calibrated" in summary.limits
+        assert summary.data_drifts is (share == 0.7)
         verdicts[share] = summary.verdict
     assert verdicts == {0.36: "no drift", 0.7: "drift"}
 
@@ -234,6 +235,20 @@ def test_outcomes_that_fall_are_drift_and_outcomes_that_rise_are_not() -> None:
     assert [found.name for found in fallen.drifted()] == ["ctr"]
     assert risen.verdict == "no drift"
     assert "| 7 | fused | 1,200 |" in fallen.markdown()
+
+
+def test_a_release_that_served_nothing_in_the_window_is_not_judged_by_it(tmp_path: Path) -> None:
+    days = moved(lists(0.5)).days
+    silent = np.arange(len(days)) < len(days) - 7
+    counts = {name: table * silent[:, None] for name, table in days.counts.items()}
+    served = Served(Days(days.first, days.columns, counts, days.visits * silent), 1, ())
+    checked = check(later(), served=served)
+    assert {found.kind for found in checked.summary.columns} == {"data"}
+    left = ("what was served", "the release served nothing in this window")
+    assert left in checked.summary.left_out
+    page = tmp_path / "page.html"
+    write_page(checked, SETTINGS, workspace=tmp_path / "runs", html=page, now=NOW, keep_days=90)
+    assert "the release served nothing in this window" in page.read_text()
 
 
 def test_the_summary_is_json() -> None:

@@ -1,20 +1,26 @@
 """What was served and what came of it: numbers that can be counted by hand."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from contracts import columns as c
 from contracts.tables import INTERACTIONS, PREDICTION_LOG
-from monitoring.served import Served, count_served, wilson
+from monitoring import lists, served
+from monitoring.lists import EVENT_COLUMNS, LIST_COLUMNS
+from monitoring.outcomes import wilson
+from monitoring.profile import midnight_of
+from monitoring.served import Served, count_served
 from tests.monitoring.shop import FIRST, START, make_items
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
-EVENT_COLUMNS = [c.REQUEST_ID, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIMESTAMP]
 
 
 def answer(
@@ -64,13 +70,24 @@ def counted(
         "now": START + 15 * DAY,
         "attribution_hours": 24.0,
     }
+    values |= changes
     schema = pa.schema([INTERACTIONS.schema.field(name) for name in EVENT_COLUMNS])
+    log = pa.Table.from_pylist(rows, schema=PREDICTION_LOG.schema).select(LIST_COLUMNS)
+    happened = pa.Table.from_pylist(events, schema=schema)
+    late = timedelta(hours=values["attribution_hours"])
     return count_served(
-        pa.Table.from_pylist(rows, schema=PREDICTION_LOG.schema),
-        pa.Table.from_pylist(events, schema=schema),
+        lambda day: of_day(log, day),
+        lambda day: of_day(happened, day, late),
         make_items(),
-        **(values | changes),
+        **values,
     )
+
+
+def of_day(table: pa.Table, day: int, late: timedelta = timedelta(0)) -> pa.Table:
+    """Return the rows of a day, and of some time after it."""
+    times, since = table[c.EVENT_TIMESTAMP], midnight_of(day)
+    bounds = [pa.scalar(moment, times.type) for moment in (since, since + DAY + late)]
+    return table.filter(pc.and_(pc.greater_equal(times, bounds[0]), pc.less(times, bounds[1])))
 
 
 def test_clicks_purchases_and_ndcg_are_those_of_the_request_in_its_time() -> None:
@@ -175,3 +192,103 @@ def test_what_was_scored_in_shadow_was_not_served() -> None:
     assert served.rows == alone.rows == 3
     for name, counts in alone.days.counts.items():
         np.testing.assert_array_equal(served.days.counts[name], counts)
+
+
+def busy_days(n: int, days: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return lists of two releases, of three rungs, of uneven scores, with some events."""
+    rng = np.random.default_rng(6)
+    rows, events = [], []
+    for number in range(n):
+        at = START + timedelta(days=float(rng.random() * days))
+        items = rng.permutation(110)[: rng.integers(1, 6)].tolist()
+        rung = str(rng.choice(["fused", "popular", "als"], p=[0.6, 0.3, 0.1]))
+        release = str(rng.choice(["7", "6"], p=[0.8, 0.2]))
+        made = answer(f"r{number}", at, items, release=release, rung=rung)
+        for row in made:
+            row[c.SCORE] = float(rng.normal())
+            row[c.BASE_SCORES] = rng.normal(size=rng.integers(0, 3)).tolist()
+        rows += made
+        if rng.random() < 0.4:
+            later = timedelta(hours=float(rng.random() * 30))
+            events.append(event(f"r{number}", items[0], "click", at + later))
+    return rows, events
+
+
+def test_bins_and_counts_do_not_depend_on_how_the_rows_are_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, events = busy_days(1200, 15)
+    at_once = counted(rows, events)
+    assert at_once is not None
+    monkeypatch.setattr(lists, "PART", 20)
+    in_parts = counted(rows[::-1], events)
+    assert in_parts is not None
+    own = [row for row in rows if row[c.RELEASE] == "7"]
+    earlier = [row for row in own if row[c.EVENT_TIMESTAMP] < START + 7 * DAY]
+    usual = [row[c.SCORE] for row in earlier if row[c.RUNG] == "fused"]
+    edges = np.quantile(usual, np.arange(1, 10) / 10, method="inverted_cdf")
+    column = next(found for found in at_once.days.columns if found.name == "score")
+    assert column.edges == tuple(edges)
+    fused = sum(row[c.RUNG] == "fused" for row in own)
+    assert at_once.days.counts["score"].sum() == at_once.days.counts["base_score_1"].sum() == fused
+    assert (at_once.rows, at_once.days.counts["served_category"].sum()) == (len(own), len(own))
+    # Items past the catalogue's hundred are shown too.
+    shown = {(row[c.EVENT_TIMESTAMP] - START).days * 1000 + int(row[c.ITEM_ID][4:]) for row in own}
+    assert at_once.days.counts["coverage"][:, 0].sum() == len(shown)
+    assert in_parts.days.columns == at_once.days.columns
+    assert in_parts.rows == at_once.rows
+    for name, counts in at_once.days.counts.items():
+        np.testing.assert_array_equal(in_parts.days.counts[name], counts, name)
+    np.testing.assert_array_equal(in_parts.days.visits, at_once.days.visits)
+    for row, same in zip(in_parts.table, at_once.table, strict=True):
+        assert (row.release, row.rung, row.requests) == (same.release, same.rung, same.requests)
+        assert (row.ctr, row.conversion) == (same.ctr, same.conversion)
+        assert row.ndcg == pytest.approx(same.ndcg)
+
+
+def test_cuts_are_those_of_a_bounded_sample_whatever_the_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, events = busy_days(3000, 15)
+    monkeypatch.setattr(served, "SAMPLE", 1000)
+    kept: list[int] = []
+    add = served._Sample.add
+
+    def noted(sample: Any, log: pa.Table) -> None:
+        add(sample, log)
+        kept.append(len(sample.rows))
+
+    monkeypatch.setattr(served._Sample, "add", noted)
+    found, turned = counted(rows, events), counted(rows[::-1], events)
+    assert found is not None and turned is not None
+    assert max(kept) == 1000 < found.rows / 3
+    assert found.days.columns == turned.days.columns
+    (column,) = (column for column in found.days.columns if column.name == "score")
+    shares = found.days.counts["score"].sum(axis=0)[:10] / found.days.counts["score"].sum()
+    assert len(column.edges) == 9
+    np.testing.assert_allclose(shares, 0.1, atol=0.05)
+
+
+def test_no_more_than_a_day_of_the_log_is_held_at_once() -> None:
+    rows, events = busy_days(300, 15)
+    log = pa.Table.from_pylist(rows, schema=PREDICTION_LOG.schema).select(LIST_COLUMNS)
+    schema = pa.schema([INTERACTIONS.schema.field(name) for name in EVENT_COLUMNS])
+    happened = pa.Table.from_pylist(events, schema=schema)
+    held: dict[int, list[ref[pa.Table]]] = {}
+    read: list[int] = []
+
+    def reading(table: pa.Table) -> Callable[[int], pa.Table]:
+        def of(day: int) -> pa.Table:
+            alive = {known for known, there in held.items() if any(found() for found in there)}
+            assert alive <= {day}, f"day {day} is read while {alive} are held"
+            made = of_day(table, day)
+            read.append(day)
+            held.setdefault(day, []).append(ref(made))
+            return made
+
+        return of
+
+    values: dict[str, Any] = {"release": "7", "since": FIRST, "window_first": FIRST + 7}
+    values |= {"now": START + 15 * DAY, "attribution_hours": 24.0}
+    assert count_served(reading(log), reading(happened), make_items(), **values) is not None
+    assert read.count(FIRST) == 3 and read.count(FIRST + 14) == 2

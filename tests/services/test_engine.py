@@ -1,10 +1,14 @@
 """The request path: what is answered, from which rung, and that it is the same every time."""
 
 import dataclasses
+import shutil
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from contracts.errors import CorruptError
@@ -12,6 +16,7 @@ from contracts.events import EVENT_CODES
 from contracts.state import EMPTY_STATE, MICROS_PER_DAY, UserState
 from contracts.wire import RecommendRequest
 from features.state import StateEvent, append_events
+from models.artifacts import write_manifest
 from models.ranking.blend import Blend
 from services.engine import Answer, Engine, load_release
 from services.history import history_of, micros, state_before
@@ -184,9 +189,44 @@ class TestMoments:
 
 
 def test_a_damaged_bundle_does_not_load(shop: Shop, tmp_path: Path) -> None:
-    import shutil
-
     bundle = shutil.copytree(shop.blend, tmp_path / "bundle")
     (bundle / "catalogue.parquet").write_bytes(b"PAR1")
     with pytest.raises(CorruptError, match="checksum"):
         load_release("1", bundle, {})
+
+
+LOADING = """
+import sys
+from pathlib import Path
+from contracts.errors import CorruptError
+from services.engine import load_release
+
+try:
+    load_release("1", Path(sys.argv[1]), {})
+except CorruptError as error:
+    print(error)
+"""
+
+
+def test_damaged_trees_are_refused_before_xgboost_reads_them(shop: Shop, tmp_path: Path) -> None:
+    import xgboost as xgb
+
+    from models.ranking.lambdamart import LambdaMART
+
+    bundle = shutil.copytree(shop.blend, tmp_path / "bundle")
+    rows = np.arange(40, dtype=np.float32).reshape(20, 2)
+    matrix = xgb.DMatrix(rows, label=np.arange(20) % 3, qid=np.repeat([0, 1], 10))
+    booster = xgb.train({"objective": "rank:ndcg", "nthread": 1}, matrix, 1)
+    shutil.rmtree(bundle / "ranker")
+    LambdaMART(booster, ("a", "b")).save(bundle / "ranker")
+    write_manifest(bundle, {"serves": "fused:lambdamart"})
+    (trees,) = bundle.rglob("*.ubj")
+    damaged = bytearray(trees.read_bytes())
+    damaged[2:10] = (2**31 - 1).to_bytes(
+        8
+    )  # the length of its first key: XGBoost dies of a SIGSEGV
+    trees.write_bytes(damaged)
+    command = [sys.executable, "-c", LOADING, str(bundle)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0
+    assert f"{trees}: differs from its checksum" in ended.stdout

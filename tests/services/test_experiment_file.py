@@ -184,6 +184,24 @@ class TestMoves:
         retention.delete_releases(releases, 1, **WHO)
         assert [info.version for info in releases.list()] == ["1", "6"]
 
+    def test_while_its_file_is_damaged_all_are_kept(self, releases: Releases) -> None:
+        write_experiment(releases.root, CANARY)
+        (releases.root / "experiment.json").write_text('{"id": ')
+        kept = retention.reasons_to_keep(releases, 1)
+        assert kept["2"] == ["experiment file damaged"] and all(kept.values())
+        assert retention.delete_releases(releases, 1, **WHO) == []
+
+    def test_only_the_one_that_found_it_promotes_for_it(self, releases: Releases) -> None:
+        write_experiment(releases.root, CANARY)
+        with pytest.raises(RefusedError, match="e-0009 is not running any more; e-0001 is"):
+            promote(releases, "2", experiment="e-0009")
+        assert champion(releases) == "1"
+        promote(releases, "2", experiment="e-0001", result={"days": 8.0})
+        (line,) = ended_experiments(releases.root)
+        assert (line["outcome"], line["result"]) == ("promoted", {"days": 8.0})
+        with pytest.raises(RefusedError, match="e-0001 is not running any more; none is"):
+            promote(releases, "1", experiment="e-0001")
+
 
 class TestKilled:
     def test_between_the_line_and_the_file(self, releases: Releases) -> None:

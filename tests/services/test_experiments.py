@@ -25,7 +25,8 @@ from contracts.wire import EventsRequest, RecommendRequest, RecommendResponse
 from contracts.wire_related import BoughtTogetherRequest, SimilarRequest
 from contracts.wire_search import SearchRequest
 from lake.store import Lake
-from monitoring.served import without_shadow
+from models.ranking.given import scores_of_given
+from monitoring.lists import without_shadow
 from services.arms import Contenders
 from services.engine import Answer, Engine, Release, load_release
 from services.holder import Held, Holder
@@ -138,6 +139,31 @@ def swap(registry: Registry, serving: Serving, caplog: Any) -> Held:
     with caplog.at_level(logging.CRITICAL):
         serving._holder.poll()
     return registry.published[-1]
+
+
+def break_model(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the model of the challenger fail on whatever it is asked, and no other."""
+
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("the arrays are damaged")
+
+    arms = serving._holder.current.arms
+    assert arms is not None
+    release = arms.challenger.release
+    assert release is not None
+    of_challenger = release.recommender
+
+    def scores(recommender: Any, *asked: Any) -> Any:
+        return (
+            Broken().scores
+            if recommender is of_challenger
+            else scores_of_given(recommender, *asked)
+        )
+
+    monkeypatch.setattr(arms.challenger, "_ranked", lambda *_: Broken().ranked)
+    monkeypatch.setattr(arms.challenger.related, "_goods", Broken())
+    monkeypatch.setattr("services.searching.scores_of_given", scores)
 
 
 class TestAnswers:
@@ -278,6 +304,62 @@ class TestAnswers:
         found = samples(generate_latest(counters).decode())
         assert found["amalgam_challenger_failed_total", (("experiment", "e-0001"),)] == 1
 
+    def test_where_its_model_fails_the_champion_answers_all_lists(
+        self, registry: Registry, tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name = next(name for name in PEOPLE if arm_of(CANARY, unit(name)) == "challenger")
+        who = {"user_id": name, "events": [{"item_id": tea(2), "event_type": "view"}]}
+        pages = {"user_id": name, "item_id": tea(1)}
+        counters = CollectorRegistry()
+        with worker(tmp_path, registry.holder(), metrics=Metrics(counters)) as serving:
+            serving._searching.wait()  # for its index
+
+            def asked() -> dict[str, Any]:
+                return {
+                    "recommend": ask(serving, **who),
+                    "similar": serving.similar(SimilarRequest.model_validate(pages)),
+                    "together": serving.bought_together(
+                        BoughtTogetherRequest.model_validate(pages)
+                    ),
+                    "search": serving.search(SearchRequest.model_validate({"query": "tea", **who})),
+                }
+
+            failed = ("amalgam_challenger_failed_total", (("experiment", "e-0001"),))
+            assert {answer.release for answer in asked().values()} == {"knn"}
+            before = samples(generate_latest(counters).decode()).get(failed, 0)
+            break_model(serving, monkeypatch)
+            first, second = asked(), asked()
+            lines = logged(serving, tmp_path)
+        champion = registry.shop.engine()
+        listed = champion.recommend(
+            RecommendRequest.model_validate({"k": 4, "events": who["events"]}), EMPTY_STATE, NOW
+        )
+        assert items(first["recommend"]) == [place.item_id for place in listed.places]
+        for answers in (first, second):
+            assert {answer.release for answer in answers.values()} == {"blend"}
+            assert {tuple(answer.skipped) for answer in answers.values()} == {()}
+            assert answers["search"].rung == "personalised"
+            assert answers["recommend"].rung == "fused"
+        told = {answer.request_id for answers in (first, second) for answer in answers.values()}
+        after = [line for line in lines if line["request_id"] in told]
+        assert {(line["experiment_arm"], line["release"]) for line in after} == {
+            ("e-0001:challenger", "blend")
+        }
+        assert {line["release"] for line in lines if line not in after} == {"knn"}
+        assert samples(generate_latest(counters).decode())[failed] - before == 8
+        assert caplog.text.count("experiment e-0001: a request failed") == 1
+
+    def test_one_that_is_only_late_is_not_asked_again(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        name = next(name for name in PEOPLE if arm_of(CANARY, unit(name)) == "challenger")
+        seen = [{"item_id": tea(2), "event_type": "view"}]
+        with worker(tmp_path, registry.holder(), budget_seconds=-1.0) as serving:
+            serving._searching.wait()  # for its index
+            asked = {"query": "tea", "user_id": name, "events": seen}
+            answer = serving.search(SearchRequest.model_validate(asked))
+        assert (answer.release, answer.rung, answer.skipped) == ("knn", "text", ["model"])
+
 
 class TestHolder:
     def test_a_start_and_an_end_are_followed(
@@ -362,6 +444,31 @@ class TestHolder:
             with worker(tmp_path, registry.holder(Faulty)) as serving:
                 assert {ask(serving, user_id=name).release for name in PEOPLE} == {"blend"}
                 assert serving.release().experiment_error == "ValueError: no such array"
+
+    def test_one_that_did_not_answer_is_tried_again(
+        self, registry: Registry, tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("services.holder.RETRY_SECONDS", 0.0)
+        faulty = True
+
+        class Faulty(Engine):
+            def warm(self) -> None:
+                if self.version == "knn" and faulty:
+                    raise MemoryError("for a moment")
+                super().warm()
+
+        with worker(tmp_path, registry.holder(Faulty)) as serving:
+            champion = serving._holder.current.engine
+            for _ in range(3):
+                serving._holder.poll()
+            assert [held.experiment_error for held in registry.published] == [
+                "MemoryError: for a moment"
+            ]
+            assert caplog.text.count("is not served") == 1
+            faulty = False
+            assert swap(registry, serving, caplog).experiment_error is None
+            assert serving._holder.current.engine is champion
+            assert {ask(serving, user_id=name).release for name in PEOPLE} == {"blend", "knn"}
 
     def test_the_next_one_does_not_answer_from_the_last_ones_challenger(
         self, serving: Serving, registry: Registry, caplog: Any
@@ -509,6 +616,17 @@ class TestShadow:
         }
         assert dropped == {"full": 80 - 64, "failed": 65}
         assert found[shown] - before == 80
+
+    def test_a_list_of_the_ladder_is_not_taken_for_the_models(
+        self, shop: Shop, tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry = Registry(shop, SHADOW)
+        with worker(tmp_path, registry.holder()) as serving:
+            break_model(serving, monkeypatch)
+            with caplog.at_level(logging.CRITICAL):
+                ask(serving, user_id="ann")
+                serving._shadow.wait()
+            assert {line["release"] for line in logged(serving, tmp_path)} == {"blend"}
 
     def test_it_begins_only_when_nobody_is_being_answered(self, tmp_path: Path) -> None:
         shadow = Shadow(Journal(tmp_path, "predictions", boot="boot", rows=9))

@@ -1,5 +1,6 @@
 """The journal: on disk before it returns, closed by size and by age, locked while open."""
 
+import errno
 import fcntl
 import json
 import math
@@ -139,6 +140,44 @@ except UnavailableError:
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=60)
     found = read(next(tmp_path.iterdir()))
     assert [line["event_id"][0] for line in found] == ["a", "c"]
+
+
+@pytest.mark.parametrize("failing", [2, 3], ids=["of the segment", "of the folder"])
+def test_a_segment_that_does_not_close_is_closed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, failing: int
+) -> None:
+    fsync, calls, full = os.fsync, 0, True
+
+    def on_a_full_disk(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if full and calls >= failing:  # the first is of the folder, when the segment opens
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    monkeypatch.setattr("services.journal.CLOSE_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(os, "fsync", on_a_full_disk)
+    written = journal(tmp_path, rows=2)
+    written.append(lines(1, 2))  # they are on disk: who sent them is not told to send them again
+    written.tick()
+    (segment,) = tmp_path.iterdir()
+    assert locked(segment)
+    assert written.waiting()[1] == 2
+    assert caplog.text.count("a segment stays open") == 1
+    full = False
+    written.append(lines(3))
+    written.tick()
+    (closed,) = tmp_path.glob("*.jsonl")
+    assert read(closed) == lines(1, 2)
+    assert not locked(closed)
+    assert written.waiting()[1] == 1
+    full, calls = True, 1
+    written.close()
+    assert len(list(tmp_path.glob("*.jsonl"))) == failing - 1
+    full = False
+    written.close()
+    assert [read(path) for path in sorted(tmp_path.iterdir())] == [lines(1, 2), lines(3)]
+    assert not any(map(locked, tmp_path.iterdir()))
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """A worker without HTTP: journal, states, log-ins, prediction log, the swap of releases."""
 
+import errno
 import json
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from contracts.errors import NotFoundError, UnavailableError
@@ -23,6 +26,7 @@ from lake.store import Lake
 from services.comparison import OtherReleases
 from services.engine import Answer, Engine, Release, load_release
 from services.holder import Held, Holder
+from services.metrics import Metrics
 from services.problems import NoReleaseError
 from services.rules import read_rules
 from services.serving import Serving
@@ -241,6 +245,23 @@ class TestPredictionLog:
             lines = journaled(tmp_path, "predictions")
             assert [line["request_id"] for line in lines] == [answer.request_id] * 2
 
+    def test_what_goes_wrong_in_a_tick_does_not_end_the_ticks(
+        self, pointers: Pointers, tmp_path: Path, caplog: Any
+    ) -> None:
+        class FullDisk(Metrics):
+            def journal(self, kind: str, *, seconds: float, rows: int) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        metrics = FullDisk(CollectorRegistry())
+        with worker(tmp_path, pointers.holder(), metrics=metrics) as serving:
+            ask(serving)
+            until = time.monotonic() + 10
+            while not journaled(tmp_path, "predictions"):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            assert serving._ticker.is_alive()
+        assert caplog.text.count("a tick failed") == 1
+
 
 class TestMoment:
     def test_at_is_the_moment(self, serving: Serving, clock: Clock) -> None:
@@ -333,6 +354,66 @@ class TestHolder:
         pointers.release = "missing too"
         holder.poll()
         assert pointers.published[-1].wanted == "missing too"
+
+    def test_an_engine_that_could_not_be_made_is_tried_again(
+        self, pointers: Pointers, caplog: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("services.holder.RETRY_SECONDS", 0.0)
+        faulty = True
+
+        def make(release: Release | None, *parts: Any) -> Engine:
+            if release is not None and release.version == "knn" and faulty:
+                raise MemoryError("for a moment")
+            return Engine(release, *parts)
+
+        holder = pointers.holder(make)
+        holder.poll(first=True)
+        pointers.release = "knn"
+        before = holder.current.engine
+        for _ in range(3):
+            holder.poll()
+        assert holder.current.engine is before
+        assert pointers.published[-1].error == "MemoryError: for a moment"
+        assert len(pointers.published) == 2  # a retry that fails alike is told once
+        assert caplog.text.count("does not answer") == 1
+        monkeypatch.setattr("services.holder.RETRY_SECONDS", 60.0)
+        holder.poll()
+        faulty = False
+        holder.poll()
+        assert holder.current.engine is before  # not at every poll
+        holder._again_at = 0.0
+        holder.poll()
+        held = pointers.published[-1]
+        assert (held.engine.version, held.error) == ("knn", None)
+        assert pointers.loads == 2
+
+    def test_a_report_that_could_not_be_written_is_written_later(
+        self, pointers: Pointers, caplog: Any
+    ) -> None:
+        class FullDisk(list[Held]):
+            full = True
+
+            def append(self, held: Held) -> None:
+                if self.full:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                super().append(held)
+
+        reports = pointers.published = FullDisk()
+        holder = pointers.holder()
+        holder.start()  # a worker comes up without it
+        holder.stop()
+        assert holder.current.engine.version == "blend"
+        holder.poll()
+        assert caplog.text.count("report cannot be written") == 1
+        reports.full = False
+        holder.poll()
+        holder.poll()
+        assert [held.engine.version for held in reports] == ["blend"]
+        pointers.release, reports.full = "knn", True
+        holder.poll()
+        reports.full = False
+        holder.poll()
+        assert [held.engine.version for held in reports] == ["blend", "knn"]
 
     def test_the_scenarios_of_the_rules_are_told(self, pointers: Pointers, tmp_path: Path) -> None:
         rules = read_rules(b"[scenarios.landing]\nlike = 'cart'", "rules")
