@@ -12,4 +12,7 @@ def pytest_configure() -> None:
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    # Before Feast, at whose import counters of one name become one, whatever their registry.
+    import prometheus_client  # noqa: F401
+
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))

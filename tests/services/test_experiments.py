@@ -311,7 +311,11 @@ class TestAnswers:
         who = {"user_id": name, "events": [{"item_id": tea(2), "event_type": "view"}]}
         pages = {"user_id": name, "item_id": tea(1)}
         counters = CollectorRegistry()
-        with worker(tmp_path, registry.holder(), metrics=Metrics(counters)) as serving:
+        metrics = Metrics(counters)
+        failed = ("amalgam_challenger_failed_total", (("experiment", "e-0001"),))
+        metrics.challenger_failed("e-0001")  # then it shows what other tests' counted, too
+        before = samples(generate_latest(counters).decode())[failed]
+        with worker(tmp_path, registry.holder(), metrics=metrics) as serving:
             serving._searching.wait()  # for its index
 
             def asked() -> dict[str, Any]:
@@ -324,9 +328,7 @@ class TestAnswers:
                     "search": serving.search(SearchRequest.model_validate({"query": "tea", **who})),
                 }
 
-            failed = ("amalgam_challenger_failed_total", (("experiment", "e-0001"),))
             assert {answer.release for answer in asked().values()} == {"knn"}
-            before = samples(generate_latest(counters).decode()).get(failed, 0)
             break_model(serving, monkeypatch)
             first, second = asked(), asked()
             lines = logged(serving, tmp_path)
