@@ -1,5 +1,6 @@
 """From Arrow tables to what models take: dense item indices, the catalogue, training events."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from models.columns import encoded
 
 _IDS = "item_ids"
 CATALOGUE_FILE = "catalogue.parquet"
+_AT_ONCE = 4096
 _SMALL = 512  # below this, a dictionary look-up beats building Arrow's hash table
 
 
@@ -184,7 +186,7 @@ def load_catalogue(folder: Path) -> Catalogue:
     try:
         table = pq.read_table(path)
         texts = [
-            tuple(table[name].to_pylist())
+            tuple(_strings(table[name]))
             for name in (columns.ITEM_ID, columns.TITLE, columns.DESCRIPTION)
         ]
         texts += [_pooled(table[name]) for name in (columns.CATEGORY, columns.BRAND)]
@@ -194,6 +196,14 @@ def load_catalogue(folder: Path) -> Catalogue:
         raise CorruptError(f"{path}: not a catalogue ({error}); fetch it again") from error
     ids, titles, descriptions, categories, brands = texts
     return Catalogue(ids, titles, descriptions, categories, brands, tags, prices)
+
+
+def _strings(values: pa.ChunkedArray) -> Iterator[str]:
+    """Yield the texts of a column, read a few thousand at a time: the other threads of a service
+    that loads a release wait as long as one call takes.
+    """
+    for start in range(0, len(values), _AT_ONCE):
+        yield from values.slice(start, _AT_ONCE).to_pylist()
 
 
 def _pooled(values: pa.ChunkedArray) -> tuple[str, ...]:

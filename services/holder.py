@@ -268,9 +268,11 @@ class Holder:
 
 
 def _settle_memory() -> None:
-    """Take what is loaded now out of the garbage collector's rounds: it stays until the next swap,
-    and walking through it would make one request in a hundred wait.
+    """Take what was loaded out of the garbage collector's rounds: it stays until the next swap, and
+    walking through it would make one request in a hundred wait.
+
+    What was settled before is not looked through again, which would take the time of many requests:
+    an engine holds no cycles, so the last reference to it frees it.
     """
-    gc.unfreeze()
     gc.collect()
     gc.freeze()

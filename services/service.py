@@ -7,6 +7,7 @@ Nothing is opened on import; each worker opens its parts when BentoML makes its 
 
 import gc
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -69,6 +70,7 @@ POSTS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "/v1/compare": (CompareRequest, RecommendResponse),
 }
 THREADS = 4
+SWITCH_SECONDS = 0.0002
 EVENT_THREADS = 2
 """One writes to the journal, one advances states; more would only wait for these."""
 
@@ -204,6 +206,9 @@ class RecommenderService:
     """Recommendations for a shop: flat JSON in and out, one shape for every error."""
 
     def __init__(self) -> None:
+        # A request lets go of the interpreter some fifty times, and waits so long for it each time
+        # while another thread puts a release together.
+        sys.setswitchinterval(SWITCH_SECONDS)
         self.settings = load_settings()
         self._event_threads = CapacityLimiter(EVENT_THREADS)
         with _collector_resting():

@@ -1,9 +1,11 @@
 """The request path: what is answered, from which rung, and that it is the same every time."""
 
 import dataclasses
+import gc
 import shutil
 import subprocess
 import sys
+import weakref
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,22 @@ def ids(answer: Answer) -> list[str]:
 
 
 class TestAnswers:
+    def test_the_last_reference_frees_it(self, shop: Shop) -> None:
+        gc.disable()  # a worker's collector does not look through what it serves
+        try:
+            engine = shop.engine()
+            engine.warm()
+            engine.recommend(RecommendRequest(k=4, explain=True), EMPTY_STATE, NOW)
+            assert engine.release is not None
+            recommender = engine.release.recommender
+            held = [engine, engine.shelf, recommender, recommender.stage]
+            held += recommender.stage.retrievers.values()
+            watched = [weakref.ref(part) for part in held]
+            del engine, recommender, held
+            assert [watch() for watch in watched] == [None] * len(watched)
+        finally:
+            gc.enable()
+
     def test_a_history_decides_the_list(self, shop: Shop) -> None:
         engine = shop.engine()
         for name, other in ((tea, "cup"), (cup, "tea")):
@@ -197,6 +215,7 @@ def test_a_damaged_bundle_does_not_load(shop: Shop, tmp_path: Path) -> None:
 
 LOADING = """
 import sys
+import weakref
 from pathlib import Path
 from contracts.errors import CorruptError
 from services.engine import load_release
