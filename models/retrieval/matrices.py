@@ -10,6 +10,7 @@ from contracts.state import MICROS_PER_DAY
 from models.base import FloatArray, IntArray, TrainingData
 
 _CELLS = 1 << 23
+_ENTRIES = 1 << 21  # of a product at a time: some 200 MiB while they are sorted
 _LIKE_LENGTH = 1.2
 
 
@@ -120,13 +121,13 @@ def pruned_product(
 
     The diagonal is left out. `rescale` maps a COO part of the product (row numbers are those of the
     whole) to its new values. The product is taken in slices of rows, so that memory is bounded
-    whatever the catalogue.
+    whatever the catalogue; they are as long as what their products can hold allows, for a slice
+    costs O(I) whatever is in it.
     """
-    size = max(1, _CELLS // max(right.shape[1], 1))
     parts = []
-    for start in range(0, left.shape[0], size):
+    for start, stop in _slices(left, right):
         # By columns first: so that the rows made of it below are sorted already, in linear time.
-        product = (left[start : start + size] @ right).tocsc().tocoo()
+        product = (left[start:stop] @ right).tocsc().tocoo()
         rows = product.row.astype(np.int32) + np.int32(start)
         whole = sparse.coo_array((product.data, (rows, product.col)), shape=(left.shape[0],) * 2)
         values = rescale(whole)
@@ -136,6 +137,21 @@ def pruned_product(
         block.sort_indices()
         parts.append(keep_top(block, n))
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
+
+
+def _slices(left: sparse.csr_array, right: sparse.csr_array) -> Iterator[tuple[int, int]]:
+    """Cut the rows of `left` so that no slice of `left @ right` has more than _ENTRIES, but
+    for a row that has more by itself.
+    """
+    named = sparse.csr_array((np.ones(left.nnz), left.indices, left.indptr), shape=left.shape)
+    entries = np.minimum(named @ np.diff(right.indptr), right.shape[1])  # of each row, at most
+    ends = np.cumsum(entries)
+    start = 0
+    while start < len(ends):
+        before = ends[start - 1] if start else 0.0
+        stop = max(start + 1, int(np.searchsorted(ends, before + _ENTRIES, side="right")))
+        yield start, stop
+        start = stop
 
 
 def _cut(
