@@ -84,12 +84,7 @@ class ItemSearch:
         centroids = (sums / size[:, None]).astype(np.float32)
         away = ((vectors - centroids[lists]) ** 2).mean(axis=1)
         spreads = np.sqrt(np.bincount(lists, weights=away) / size).astype(np.float32)
-        scales = np.maximum(np.abs(vectors).max(axis=1, initial=0), _TINY)[order] / _LARGEST
-        codes = np.empty(vectors.shape, np.int8)
-        step = max(1, _CELLS // vectors.shape[1])
-        for start in range(0, len(codes), step):
-            part = slice(start, start + step)
-            codes[part] = np.rint(vectors[order[part]] / scales[part, None])
+        codes, scales = _coded(vectors, order)
         search = cls(codes, scales, order, starts, centroids, spreads, len(counts), order)
         return search._tuned(states, vectors)
 
@@ -147,9 +142,13 @@ class ItemSearch:
         if not (folder / f"{_NAME}.rows.npy").is_file():
             return None
         arrays = load_arrays(folder, _NAME, mmap=True)
+        if "codes" in arrays:
+            codes, scales = arrays["codes"], arrays["scales"]
+        else:  # a release from before there were codes
+            codes, scales = _coded(arrays["vectors"], np.arange(len(arrays["rows"])))
         return cls(
-            arrays["codes"],
-            arrays["scales"],
+            codes,
+            scales,
             arrays["rows"],
             np.array(arrays["starts"]),
             np.array(arrays["centroids"]),
@@ -157,6 +156,17 @@ class ItemSearch:
             int(arrays["n_probe"][0]),
             arrays["rows"],
         )
+
+
+def _coded(vectors: FloatArray, order: NDArray[np.integer]) -> tuple[NDArray[np.int8], FloatArray]:
+    """Return the codes of (K, D) vectors in an order, and their scales."""
+    scales = np.maximum(np.abs(vectors).max(axis=1, initial=0), _TINY)[order] / _LARGEST
+    codes = np.empty(vectors.shape, np.int8)
+    step = max(1, _CELLS // vectors.shape[1])
+    for start in range(0, len(codes), step):
+        part = slice(start, start + step)
+        codes[part] = np.rint(vectors[order[part]] / scales[part, None])
+    return codes, scales
 
 
 def built_search(

@@ -181,6 +181,20 @@ def test_saved_and_loaded_it_searches_as_before(model: DenseRetriever, tmp_path:
         assert left.tobytes() == right.tobytes()
 
 
+def test_lists_saved_as_vectors_are_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    vectors = rng.normal(size=(900, 12)).astype(np.float32)
+    search = ItemSearch.build(vectors, vectors[:30], seed=1)
+    search.save(tmp_path)
+    for name in ("codes", "scales"):
+        (tmp_path / f"search.{name}.npy").unlink()
+    np.save(tmp_path / "search.vectors.npy", vectors[search.rows])
+    loaded = ItemSearch.load(tmp_path)
+    assert loaded is not None
+    assert loaded.codes.tobytes() == search.codes.tobytes()
+    assert loaded.scales.tobytes() == search.scales.tobytes()
+
+
 def test_a_search_is_tuned_until_it_finds_what_a_full_one_does() -> None:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(40, 16)) * 2
